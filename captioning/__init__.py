@@ -1,0 +1,1 @@
+"""Captions: write what is missing, with provenance."""

@@ -1,0 +1,1 @@
+"""The top floor: what runs, in which order."""

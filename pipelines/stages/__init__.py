@@ -1,0 +1,1 @@
+"""The callables behind the stages of the flow."""

@@ -1,0 +1,1 @@
+"""One step of ingest per file; each is a plain function on rows."""

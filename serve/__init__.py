@@ -1,0 +1,1 @@
+"""Ray Serve replicas that sample, behind an HTTP API."""

@@ -1,0 +1,1 @@
+"""The model, the diffusion and their training."""

@@ -1,0 +1,1 @@
+"""Diffusion; torch and the standard library only."""

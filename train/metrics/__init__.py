@@ -1,0 +1,1 @@
+"""What generated videos are measured by."""

@@ -1,0 +1,1 @@
+"""Networks; torch and the standard library only."""
