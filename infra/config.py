@@ -3,7 +3,7 @@
 Precedence: defaults < `--config file.yaml` < command line. A settings class is a tree of
 frozen models; an unknown key or a bad value becomes a `ConfigError` that names the key.
 
-    config = load(RunConfig, ["--config", "demo.yaml", "--stage1.steps", "100"], prog="snapvideo run")
+    config = load(RunConfig, ["--config", "demo.yaml", "--stage1.steps", "100"])
 """
 
 import difflib
@@ -133,7 +133,9 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     out = dict(base)
     for key, value in over.items():
         old = out.get(key)
-        out[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        out[key] = (
+            _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        )
     return out
 
 

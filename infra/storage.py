@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import boto3
@@ -225,7 +226,9 @@ def check_conditional_put(uri: str) -> None:
 def _check_scheme(uri: str) -> None:
     if "://" in uri and not uri.startswith(_SCHEMES):
         scheme = uri.partition("://")[0]
-        raise ConfigError(f"{uri}: scheme '{scheme}' is not known; accepted: a path, file://, s3://")
+        raise ConfigError(
+            f"{uri}: scheme '{scheme}' is not known; accepted: a path, file://, s3://"
+        )
 
 
 def _write_beside(target: Path, data: bytes) -> Path:
@@ -238,7 +241,9 @@ def _write_beside(target: Path, data: bytes) -> Path:
             os.fsync(file.fileno())
     except OSError as fault:
         temporary.unlink(missing_ok=True)
-        raise DataError(f"{target}: cannot be written ({fault}); free space or mend rights") from fault
+        raise DataError(
+            f"{target}: cannot be written ({fault}); free space or mend rights"
+        ) from fault
     return temporary
 
 
@@ -256,7 +261,9 @@ def _put(uri: str, **request: object) -> bool:
             return False
         raise ServiceError(f"{uri}: S3 refused the write ({fault})") from fault
     except botocore.exceptions.BotoCoreError as fault:
-        raise ServiceError(f"{uri}: S3 does not answer ({fault}); check AWS_ENDPOINT_URL") from fault
+        raise ServiceError(
+            f"{uri}: S3 does not answer ({fault}); check AWS_ENDPOINT_URL"
+        ) from fault
     return True
 
 
@@ -268,9 +275,9 @@ def _s3_client(endpoint: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 -
 @functools.cache
 def _s3_filesystem(endpoint: str) -> pafs.FileSystem:
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    scheme, _, host = endpoint.rpartition("://")
-    options = {"endpoint_override": host, "scheme": scheme or "https"} if endpoint else {}
-    return pafs.S3FileSystem(region=region, allow_bucket_creation=False, **options)
+    scheme: Literal["http", "https"] = "http" if endpoint.startswith("http://") else "https"
+    host = endpoint.rpartition("://")[2] or None
+    return pafs.S3FileSystem(region=region, endpoint_override=host, scheme=scheme)
 
 
 def _guard(uri: str, call, *args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002, ANN202 - as the call
