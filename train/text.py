@@ -41,7 +41,7 @@ class TextEncoder:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(
                 settings.model, revision=settings.revision
             )
-            self._model = transformers.T5EncoderModel.from_pretrained(
+            model = transformers.T5EncoderModel.from_pretrained(
                 settings.model,
                 revision=settings.revision,
                 dtype=getattr(torch, settings.dtype),
@@ -52,8 +52,9 @@ class TextEncoder:
                 f"text.model {settings.model!r}: no T5 encoder with safetensors can be loaded "
                 f"({fault}); give a hub id with text.revision, or a local folder"
             ) from fault
+        self.width = int(model.config.d_model)
+        self._model: torch.nn.Module = model
         self._model.requires_grad_(False).to(self.device)
-        self.width = int(self._model.config.d_model)
         self.encoder_id = encoder_id(settings)
 
     @torch.inference_mode()
