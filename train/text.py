@@ -53,8 +53,7 @@ class TextEncoder:
                 f"({fault}); give a hub id with text.revision, or a local folder"
             ) from fault
         self.width = int(model.config.d_model)
-        self._model: torch.nn.Module = model
-        self._model.requires_grad_(False).to(self.device)
+        self._model = _frozen(model, self.device)
         self.encoder_id = encoder_id(settings)
 
     @torch.inference_mode()
@@ -165,6 +164,10 @@ def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("text.device: cuda is asked for, but no GPU is seen here; take auto")
     return torch.device(name)
+
+
+def _frozen(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    return model.requires_grad_(False).to(device)
 
 
 def _digest(folder: Path) -> str:
