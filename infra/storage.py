@@ -6,6 +6,7 @@ atomic everywhere (a local file is written beside its name, synced, then renamed
 `create_exclusive` is the one primitive on which commits rest.
 """
 
+import contextlib
 import functools
 import os
 import uuid
@@ -240,7 +241,8 @@ def _write_beside(target: Path, data: bytes) -> Path:
             file.flush()
             os.fsync(file.fileno())
     except OSError as fault:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise DataError(
             f"{target}: cannot be written ({fault}); free space or mend rights"
         ) from fault

@@ -1,0 +1,115 @@
+"""Ray: start a local cluster or join one, safely.
+
+A local cluster binds to loopback, and token authentication is on: a worker can run any code,
+so nobody else on the machine or the network may hand it some.
+"""
+
+import logging
+import os
+import sys
+
+import psutil
+from pydantic import NonNegativeInt, PositiveInt
+
+from infra.config import Settings
+from infra.errors import ConfigError, ServiceError
+
+log = logging.getLogger(__name__)
+
+
+class ClusterSettings(Settings):
+    """Where Ray runs and what it may use."""
+
+    address: str = ""
+    """Address of a running cluster, such as `auto` or `ray://host:10001`; empty starts one here."""
+    num_cpus: NonNegativeInt = 0
+    """CPU slots of a cluster started here; 0 takes the machine's, at least 4 (slots, not cores)."""
+    num_gpus: NonNegativeInt = 0
+    """GPUs that a cluster started here must have."""
+    object_store_mib: PositiveInt = 512
+    """Shared memory of a cluster started here, MiB."""
+    dashboard: bool = True
+    """Serve Ray's own page on loopback while a cluster started here runs."""
+    dashboard_host: str = "127.0.0.1"
+    """Interface of that page."""
+
+
+def start(settings: ClusterSettings) -> str:
+    """Start or join Ray and return the address of its dashboard, empty if it has none.
+
+    Raises:
+        ConfigError: More GPUs are asked for than the machine has.
+        ServiceError: The cluster at `address` does not answer.
+    """
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    _quiet_environment()
+    import ray  # Ray reads the environment when it is imported
+
+    if ray.is_initialized():
+        return ""
+    if settings.address:
+        return _join(settings.address)
+    _check_gpus(settings.num_gpus)
+    context = ray.init(
+        num_cpus=settings.num_cpus or max(4, psutil.cpu_count() or 1),
+        num_gpus=settings.num_gpus,
+        object_store_memory=settings.object_store_mib * 2**20,
+        include_dashboard=settings.dashboard,
+        dashboard_host=settings.dashboard_host,
+        _node_ip_address="127.0.0.1",
+        log_to_driver=True,
+        configure_logging=False,
+        runtime_env={"env_vars": _worker_environment()},
+    )
+    url = str(context.dashboard_url or "")
+    log.info("ray started dashboard=%s", url or "off")
+    return f"http://{url}" if url else ""
+
+
+def stop() -> None:
+    """Leave Ray; a cluster started here ends."""
+    if "ray" in sys.modules:
+        import ray
+
+        ray.shutdown()
+
+
+def _join(address: str) -> str:
+    import ray
+
+    try:
+        context = ray.init(address=address, log_to_driver=True, configure_logging=False)
+    except (ConnectionError, RuntimeError, ValueError) as fault:
+        raise ServiceError(
+            f"cluster.address: no Ray cluster answers at '{address}' ({fault}); start one with "
+            "`ray start --head`, or leave cluster.address empty to start one here"
+        ) from fault
+    return f"http://{context.dashboard_url}" if context.dashboard_url else ""
+
+
+def _check_gpus(num_gpus: int) -> None:
+    if not num_gpus:
+        return
+    import torch
+
+    found = torch.cuda.device_count()
+    if found < num_gpus:
+        raise ConfigError(
+            f"cluster.num_gpus: {num_gpus} asked for, {found} found; set it to {found}, or install "
+            "the CUDA build of torch and check `nvidia-smi`"
+        )
+
+
+def _quiet_environment() -> None:
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine unasked
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+
+
+def _worker_environment() -> dict[str, str]:
+    """Return what every worker sees: one thread a task, and the S3 endpoint of the driver."""
+    values = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "")}
+    for name in ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "SNAPVIDEO_LOG"):
+        values[name] = os.environ.get(name, "")
+    return {name: value for name, value in values.items() if value}
