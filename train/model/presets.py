@@ -1,0 +1,59 @@
+"""Named shapes of FIT: the paper's three, and small ones for tests, the demo and one GPU.
+
+Stage 2 of a cascade is the preset with `-up` behind the name of stage 1; it reads the lower
+stage's clip as three more channels and has the same blocks.
+"""
+
+from dataclasses import replace
+
+from train.model.fit import FitConfig
+
+_FIT_500M = FitConfig(
+    frames=16, height=36, width=64, inside_height=40, group=(16, 5, 4),
+    patch_width=768, latent_width=1024, context_width=768, latents=512,
+    blocks=6, layers=4, patch_head=48, latent_head=64, text_width=1024,
+)  # fmt: skip
+_FIT_4B = replace(
+    _FIT_500M, patch_width=1024, latent_width=3072, context_width=1024, latents=768,
+    patch_head=64, latent_head=128,
+)  # fmt: skip
+_MICRO = FitConfig(
+    frames=4, height=12, width=16, inside_height=16, group=(4, 2, 2),
+    patch_width=64, latent_width=64, context_width=32, latents=16,
+    blocks=2, layers=1, patch_head=16, latent_head=16, text_width=16,
+)  # fmt: skip
+_TINY = FitConfig(
+    frames=8, height=12, width=16, inside_height=16, group=(8, 2, 2),
+    patch_width=96, latent_width=128, context_width=64, latents=32,
+    blocks=3, layers=2, patch_head=24, latent_head=32, text_width=32,
+)  # fmt: skip
+_DEMO = FitConfig(
+    frames=8, height=28, width=32, inside_height=32, group=(8, 4, 4),
+    patch_width=128, latent_width=192, context_width=96, latents=64,
+    blocks=3, layers=2, patch_head=32, latent_head=48, text_width=32,
+)  # fmt: skip
+
+
+def _up(base: FitConfig, scale: int, group: tuple[int, int, int]) -> FitConfig:
+    height, width = base.height * scale, base.width * scale
+    return replace(
+        base, height=height, width=width, inside_height=height, group=group, low_res=True
+    )
+
+
+PRESETS: dict[str, FitConfig] = {
+    "fit-500m": _FIT_500M,
+    "fit-3.9b": _FIT_4B,
+    "fit-3.9b-up": _up(_FIT_4B, 8, (16, 18, 16)),
+    "micro": _MICRO,
+    "micro-up": _up(_MICRO, 2, (4, 3, 2)),
+    "tiny": _TINY,
+    "tiny-up": _up(_TINY, 2, (8, 3, 2)),
+    "demo": _DEMO,
+    "demo-up": _up(_DEMO, 2, (8, 7, 4)),
+    "small": replace(
+        _FIT_500M, patch_width=192, latent_width=384, context_width=192, latents=128,
+        blocks=4, layers=4, patch_head=48, latent_head=64, text_width=64,
+    ),
+}  # fmt: skip
+"""Every named shape; `dataclasses.replace` bends one, e.g. its text width to the encoder's."""
