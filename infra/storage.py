@@ -171,11 +171,11 @@ def list_files(uri: str) -> Iterator[FileInfo]:
 def delete(uri: str) -> None:
     """Remove a file or a folder with all that is in it; what is not there is no error."""
     files, path = filesystem(uri)
-    kind = files.get_file_info(path).type
+    kind = _guard(uri, files.get_file_info, path).type
     if kind == pafs.FileType.File:
-        files.delete_file(path)
+        _guard(uri, files.delete_file, path)
     elif kind == pafs.FileType.Directory:
-        files.delete_dir(path)
+        _guard(uri, files.delete_dir, path)
 
 
 def upload_folder(folder: Path, uri: str) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from train.metrics.attributes import COLOURS, SIZES, STEPS, Attributes
 
-TRAVEL: dict[str, float] = {"slowly": 0.40, "quickly": 0.80}
+TRAVEL: dict[str, float] = {"slowly": 0.50, "quickly": 0.85}
 """Share of the free path that an object crosses from the first frame of a clip to the last."""
 
 _TONES: dict[str, tuple[float, float]] = {
@@ -129,7 +129,7 @@ def coverage(
     y = np.arange(height)[:, None] + 0.5 - centre[1]
     if shape == "circle":
         inside = diameter / 2 - np.hypot(x, y)
-        return np.clip(inside + 0.5, 0, 1)
+        return _slab(inside)
     if shape == "square":
         half = _square_side(diameter) / 2
         return _slab(half - x) * _slab(half + x) * _slab(half - y) * _slab(half + y)
@@ -147,7 +147,8 @@ def free_path(shape: str, diameter: float, direction: str, width: int, height: i
 
 def _slab(inside_px: Mask) -> Mask:
     """Turn the distance inside an edge into the share of a pixel on its inner side."""
-    return np.clip(inside_px + 0.5, 0, 1)
+    share: Mask = np.clip(inside_px + 0.5, 0, 1)
+    return share
 
 
 def _square_side(diameter: float) -> float:
