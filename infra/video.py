@@ -1,0 +1,288 @@
+"""Video and image files as arrays and back: probe, decode, encode, through PyAV and Pillow.
+
+A decoder meets anything, so every fault leaves as a `VideoError` with a one-word reason that
+quarantine counts by. Sizes are checked in the header before frames are allocated; one codec
+thread, because threads hide corruption (scale by processes); containers are always closed.
+
+    clip = decode(data)          # clip.frames uint8 [T,H,W,3], clip.pts_s float64 [T]
+    data = encode_video(clip.frames, fps=8)
+"""
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import av
+import av.container
+import av.error
+import av.stream
+import numpy as np
+import numpy.typing as npt
+
+from infra.stills import (
+    BT601,
+    Frames,
+    Header,
+    Limits,
+    Source,
+    head,
+    is_image,
+    load_image,
+    probe_image,
+    shrunk,
+)
+from infra.stills import VideoError as VideoError
+from infra.stills import encode_image as encode_image
+
+# Demuxers that read nothing but the bytes they are given (playlists could name other files).
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,ogg,asf,gif,mxf,ivf,"
+    "h264,hevc,wav,mp3,aac,flac,y4m,yuv4mpegpipe"
+)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Upright RGB frames [T,H,W,3] with square pixels, and their times from the first one."""
+
+    frames: Frames
+    pts_s: npt.NDArray[np.float64]
+
+
+def probe(source: Source, limits: Limits | None = None) -> Header:
+    """Return the header of a video or image, from its first frame.
+
+    Args:
+        source: The file's bytes, or a local path.
+        limits: What to refuse.
+
+    Raises:
+        VideoError: The file is unreadable, empty, without video, or beyond the limits.
+    """
+    if is_image(head(source)):
+        return probe_image(source, limits or Limits())
+    with opened(source, limits) as (container, stream):
+        for frame in decoded(container, stream):
+            return header_of(container, stream, frame)
+    raise VideoError("no_frames", "no frame could be decoded")
+
+
+def decode(data: Source, max_side: int | None = None, limits: Limits | None = None) -> Clip:
+    """Return all frames of a video; an image is a clip of one frame.
+
+    Args:
+        data: The file's bytes, or a local path.
+        max_side: Shrink frames so that their longer side is at most this many pixels.
+        limits: What to refuse.
+
+    Raises:
+        VideoError: The file is broken or beyond the limits.
+    """
+    if is_image(head(data)):
+        return Clip(shrunk(load_image(data, limits or Limits()), max_side)[None], np.zeros(1))
+    bound = (limits or Limits()).max_clip_bytes
+    frames: list[Frames] = []
+    times: list[float] = []
+    with opened(data, limits) as (container, stream):
+        for frame in decoded(container, stream):
+            if frame.is_corrupt:
+                raise VideoError("corrupt", f"frame {len(frames)} is damaged")
+            frames.append(upright(frame, stream, max_side))
+            times.append(seconds(frame, stream, len(times)))
+            if len(frames) * frames[0].nbytes > bound:
+                raise VideoError("too_large", f"over {bound} bytes of decoded frames")
+    if not frames:
+        raise VideoError("no_frames", "no frame could be decoded")
+    if any(frame.shape != frames[0].shape for frame in frames):
+        raise VideoError("size_changes", "the frame size changes inside the stream")
+    return Clip(np.stack(frames), np.asarray(times, np.float64) - times[0])
+
+
+def decode_image(data: Source, limits: Limits | None = None) -> Frames:
+    """Return a still image, or a video's first frame, as upright RGB [H,W,3].
+
+    Transparent pixels lie on white.
+
+    Raises:
+        VideoError: The file is broken or beyond the limits.
+    """
+    if is_image(head(data)):
+        return load_image(data, limits or Limits())
+    with opened(data, limits) as (container, stream):
+        for frame in decoded(container, stream):
+            return upright(frame, stream)
+    raise VideoError("no_frames", "no frame could be decoded")
+
+
+@contextlib.contextmanager
+def opened(
+    source: Source, limits: Limits | None = None
+) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Open a video for decoding with one thread; faults inside the block become VideoErrors."""
+    bounds = limits or Limits()
+    if not head(source):
+        raise VideoError("empty_file", "the file has 0 bytes")
+    file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}"
+    reason = "unreadable"
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+    try:
+        with av.open(file, mode="r", options=options, metadata_errors="replace") as container:
+            stream = _best_stream(container)
+            _check_stream(container, stream, bounds)
+            stream.codec_context.thread_count = 1
+            stream.codec_context.options = {"max_pixels": str(bounds.max_frame_px)}
+            reason = "corrupt"
+            yield container, stream
+    except (av.error.FFmpegError, UnicodeDecodeError) as fault:
+        raise VideoError(reason, str(fault)) from fault
+
+
+def decoded(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> Iterator[av.VideoFrame]:
+    """Yield frames in display order from the first keyframe on (before it they are guesses)."""
+    started = False
+    for frame in container.decode(stream):
+        started = started or bool(frame.key_frame)
+        if started:
+            yield frame
+
+
+def header_of(
+    container: av.container.InputContainer, stream: av.VideoStream, frame: av.VideoFrame
+) -> Header:
+    """Return the header, given the first decoded frame (rotation is only known there)."""
+    sar = Fraction(stream.sample_aspect_ratio or 1)
+    width, height = _display_size(frame, sar)
+    pix = frame.format
+    return Header(
+        kind="video",
+        container=container.format.name,
+        codec=stream.codec_context.name,
+        pix_fmt=pix.name,
+        color_trc=int(frame.color_trc),
+        bit_depth=max(part.bits for part in pix.components),
+        width=width,
+        height=height,
+        coded_width=frame.width,
+        coded_height=frame.height,
+        rotation=frame.rotation,
+        sar=sar,
+        fps=Fraction(stream.guessed_rate or stream.average_rate or 0),
+        time_base=Fraction(stream.time_base or Fraction(1, 1_000_000)),
+        duration_s=_duration_s(container, stream),
+        has_audio=bool(container.streams.audio),
+        interlaced=bool(frame.interlaced_frame),
+    )
+
+
+def seconds(frame: av.VideoFrame, stream: av.VideoStream, index: int) -> float:
+    """Return when a frame is shown, on the stream's own clock; by its rate where it has none."""
+    if frame.pts is not None and frame.time_base:
+        return float(frame.pts * frame.time_base)
+    return index / float(stream.guessed_rate or 25)
+
+
+def upright(frame: av.VideoFrame, stream: av.VideoStream, max_side: int | None = None) -> Frames:
+    """Return a frame as displayed, RGB [H,W,3]: square pixels, rotated, alpha on white."""
+    sar = Fraction(stream.sample_aspect_ratio or 1)
+    width, height = max(1, round(frame.width * sar)), frame.height
+    if max_side and max(width, height) > max_side:
+        ratio = max_side / max(width, height)
+        width, height = max(1, round(width * ratio)), max(1, round(height * ratio))
+    alpha = any(part.is_alpha for part in frame.format.components)
+    pixels = frame.reformat(
+        width=width,
+        height=height,
+        format="rgba" if alpha else "rgb24",
+        interpolation="AREA" if height < frame.height else "BICUBIC",
+    ).to_ndarray()
+    if alpha:
+        share = pixels[..., 3:].astype(np.uint16)
+        pixels = ((pixels[..., :3] * share + 255 * (255 - share)) // 255).astype(np.uint8)
+    turned = np.rot90(pixels, round(frame.rotation / 90) % 4)
+    return np.ascontiguousarray(turned, dtype=np.uint8)
+
+
+def encode_video(
+    frames: Frames,
+    fps: Fraction | float,
+    container: Literal["mp4", "webm"] = "mp4",
+    codec: Literal["libx264", "libvpx-vp9"] = "libx264",
+    crf: int = 18,
+    pts_s: Sequence[float] | None = None,
+) -> bytes:
+    """Return RGB frames [T,H,W,3] as a video file; the same frames give the same bytes.
+
+    Args:
+        frames: Odd sides are cropped by a pixel, as 4:2:0 colour needs.
+        fps: Frames per second.
+        container: The file's kind.
+        codec: FFmpeg's name of the encoder.
+        crf: Quality, 0 (best) to 51 (H.264) or 63 (VP9).
+        pts_s: When each frame is shown, where the rate varies.
+    """
+    rate = Fraction(fps).limit_denominator(1_001_000)
+    height, width = frames.shape[1] // 2 * 2, frames.shape[2] // 2 * 2
+    file = io.BytesIO()
+    options = {"fflags": "+bitexact"}  # no random identifiers, no version strings
+    with av.open(file, mode="w", format=container, container_options=options) as out:
+        stream = out.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        context = stream.codec_context
+        context.thread_count, context.colorspace = 1, BT601
+        context.options = {"crf": str(crf)}
+        if codec == "libvpx-vp9":
+            context.options = {"crf": str(crf), "b": "0", "deadline": "good", "cpu-used": "5"}
+        if pts_s is not None:
+            context.time_base = Fraction(1, 90_000)
+        for index, pixels in enumerate(frames):
+            rgb = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(pixels[:height, :width]), format="rgb24"
+            )
+            frame = rgb.reformat(format="yuv420p", dst_colorspace=BT601)
+            if pts_s is not None:
+                frame.time_base, frame.pts = context.time_base, round(pts_s[index] * 90_000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return file.getvalue()
+
+
+def _best_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """Return the largest video stream that is no cover art."""
+    cover = av.stream.Disposition.attached_pic
+    streams = [s for s in container.streams.video if not s.disposition & cover]
+    if not streams:
+        raise VideoError("no_video", "no video stream")
+    known = [s for s in streams if s.codec_context is not None]
+    if not known:
+        raise VideoError("unknown_codec", "no decoder for the video stream's codec")
+    return max(known, key=lambda s: s.codec_context.width * s.codec_context.height)
+
+
+def _check_stream(
+    container: av.container.InputContainer, stream: av.VideoStream, bounds: Limits
+) -> None:
+    context = stream.codec_context
+    if context.width * context.height > bounds.max_frame_px:
+        size = f"{context.width} x {context.height}"
+        raise VideoError("too_large", f"{size} px, at most {bounds.max_frame_px} px a frame")
+    duration_s = _duration_s(container, stream)
+    if duration_s > bounds.max_duration_s:
+        raise VideoError("too_long", f"{duration_s:.0f} s, at most {bounds.max_duration_s:.0f} s")
+    if (stream.guessed_rate or 0) > bounds.max_fps and (stream.average_rate or 0) > bounds.max_fps:
+        raise VideoError("absurd_rate", f"{stream.guessed_rate} frames/s")
+
+
+def _duration_s(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / 1_000_000
+
+
+def _display_size(frame: av.VideoFrame, sar: Fraction) -> tuple[int, int]:
+    size = (max(1, round(frame.width * sar)), frame.height)
+    return size if round(frame.rotation / 90) % 2 == 0 else (size[1], size[0])
