@@ -1,0 +1,92 @@
+"""Settings of serving: where it listens, what it serves, how replicas share the work.
+
+One section of the tree that `snapvideo serve` and `snapvideo run` read.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from infra.config import Settings
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ModelSettings(Settings):
+    """Which weights answer requests."""
+
+    name: str = "snapvideo"
+    """What a request's `model` says; also the only entry of /v1/models."""
+    stage1: str = "snapvideo-stage1@champion"
+    """First stage: a checkpoint folder's path or URI, or a registered `name@alias` or `name@3`."""
+    stage2: str = ""
+    """Second stage, named as `stage1` is; empty serves the first stage alone."""
+    text_model: str = ""
+    """Text encoder's folder or hub id; empty takes the one the checkpoint names."""
+
+
+class DefaultSettings(Settings):
+    """What a request gets where it says nothing."""
+
+    steps: PositiveInt = 32
+    """Denoising steps of the first stage (Heun: two evaluations a step)."""
+    steps_2: PositiveInt = 16
+    """Denoising steps of the second stage."""
+    guidance: PositiveFloat = 4.0
+    """Classifier-free guidance weight of the first stage; 1 is off."""
+    guidance_2: PositiveFloat = 1.0
+    """Classifier-free guidance weight of the second stage; 1 is off."""
+    fps: NonNegativeInt = 0
+    """Frames per second; 0 takes the highest framerate the model was trained on."""
+
+
+class LimitSettings(Settings):
+    """What a request may ask for at most."""
+
+    steps: PositiveInt = 1000
+    """Denoising steps per stage."""
+    guidance: PositiveFloat = 50.0
+    """Guidance weight per stage."""
+    prompt_chars: PositiveInt = 4000
+    """Characters of a prompt or negative prompt."""
+    body_bytes: PositiveInt = 1_000_000
+    """Bytes of a request's body."""
+
+
+class ServeSettings(Settings):
+    """One serving application: HTTP ingress, job table, sampling replicas."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; the default is reachable from this machine only."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    """TCP port of the HTTP ingress."""
+    folder: str = "runs/serve"
+    """Folder or URI of finished videos and of the states that interrupted jobs resume from."""
+    database: str = ""
+    """SQLAlchemy URL of the job table; empty is SQLite in `folder` (which must then be local)."""
+    models: ModelSettings = ModelSettings()
+    """The weights that are served."""
+    defaults: DefaultSettings = DefaultSettings()
+    """Values for what a request leaves open."""
+    limits: LimitSettings = LimitSettings()
+    """Bounds of what a request may ask for."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to sample; auto takes a GPU where there is one."""
+    replicas: PositiveInt = 1
+    """Sampling replicas; each loads the weights once."""
+    threads: PositiveInt = 1
+    """CPU cores (torch threads) per replica."""
+    batch: PositiveInt = 8
+    """Jobs of one shape that a replica denoises together, at most."""
+    lease_s: PositiveFloat = 15.0
+    """Seconds after which the jobs of a silent replica go to another one."""
+    idle_poll_s: PositiveFloat = 0.1
+    """Seconds between two looks at the job table while there is nothing to do."""
+    checkpoint_every: PositiveInt = 16
+    """Denoising steps between two saved states of a running job."""
+    max_attempts: PositiveInt = 3
+    """Times a job is started before it is failed as one that kills its replica."""
+    poll_after_ms: PositiveInt = 500
+    """Milliseconds a client is told to wait between two looks at a job."""
+    start_timeout_s: PositiveFloat = 180.0
+    """Seconds the replicas may take to load before starting is given up."""

@@ -1,0 +1,1 @@
+"""Versions of the job table, applied by Alembic."""
