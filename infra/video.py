@@ -234,7 +234,8 @@ def encode_video(
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         context = stream.codec_context
         context.thread_count, context.colorspace = 1, BT601
-        context.options = {"crf": str(crf)}
+        # x264's macroblock tree varies from run to run on small pictures (seen in 22 of 91 clips).
+        context.options = {"crf": str(crf), "x264-params": "mbtree=0"}
         if codec == "libvpx-vp9":
             context.options = {"crf": str(crf), "b": "0", "deadline": "good", "cpu-used": "5"}
         if pts_s is not None:
