@@ -1,0 +1,121 @@
+"""Releases: pinned, exclusive, and the same content gives the same digest."""
+
+import numpy as np
+import pytest
+
+from infra.errors import DataError
+from infra.store import release
+from infra.store.dataset import Dataset
+from infra.store.release import Selection
+from infra.store.texts import text_hash
+
+
+def clip(name, **over):
+    return {
+        "clip_id": name,
+        "kind": "video",
+        "num_frames": 12,
+        "media_sha256": f"bytes of {name}",
+        "split_bucket": 500,
+        "transform_id": "t",
+    } | over
+
+
+def caption(name, text, origin="human", **over):
+    return {"clip_id": name, "text": text, "origin": origin, "status": "ok"} | over
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    dataset = Dataset.open(str(tmp_path / "data"), create=True)
+    rows = [clip("b"), clip("a", split_bucket=10), clip("still", kind="image", num_frames=1)]
+    dataset.append("clips", [*rows, clip("short", num_frames=2), clip("uncaptioned")])
+    texts = [caption("a", "old words", "synthetic"), caption("b", "a blue square")]
+    dataset.append("captions", [*texts, caption("still", "a still"), caption("short", "brief")])
+    dataset.append("captions", [caption("a", "new words", "synthetic")])
+    return dataset
+
+
+def test_a_release_holds_the_captioned_clips_that_the_selection_takes(dataset):
+    made = release.create(dataset, "first", Selection(min_frames=4))
+    assert made.clips()["clip_id"].to_pylist() == ["a", "b", "still"]
+    assert made.num_clips == 3
+    assert made.clips("test")["clip_id"].to_pylist() == ["a"]
+    assert made.clips("train")["clip_id"].to_pylist() == ["b", "still"]
+
+
+def test_the_newest_synthetic_caption_is_taken_and_a_human_one_before_it(dataset):
+    dataset.append("captions", [caption("b", "made up", "synthetic")])
+    rows = release.create(dataset, "r", Selection()).captions().to_pylist()
+    texts = {row["clip_id"]: row["text"] for row in rows}
+    assert texts["a"] == "new words"
+    assert texts["b"] == "a blue square"
+    assert rows[0]["text_hash"] == text_hash("new words")
+
+
+def test_a_release_does_not_see_what_came_later(dataset):
+    made = release.create(dataset, "r", Selection())
+    dataset.append("clips", [clip("later")])
+    dataset.append("captions", [caption("later", "later"), caption("a", "other words")])
+    again = release.load(dataset.root, "r")
+    assert again == made
+    assert "later" not in again.clips()["clip_id"].to_pylist()
+    assert "other words" not in again.captions()["text"].to_pylist()
+
+
+def test_creating_the_same_release_twice_is_one_release(dataset):
+    made = release.create(dataset, "r", Selection())
+    dataset.append("scores", [{"clip_id": "a", "scorer": "s", "value": 1.0}])
+    assert release.create(dataset, "r", Selection()) == made
+    assert release.names(dataset.root) == ["r"]
+
+
+def test_a_name_is_never_given_to_other_content(dataset):
+    release.create(dataset, "r", Selection())
+    dataset.append("captions", [caption("uncaptioned", "words")])
+    with pytest.raises(DataError, match=r"release r: exists.*choose another name"):
+        release.create(dataset, "r", Selection())
+
+
+def test_the_digest_depends_on_content_and_not_on_the_number_of_commits(tmp_path):
+    digests = []
+    for name, batches in {"one": [["a", "b"]], "two": [["b"], ["a"]]}.items():
+        dataset = Dataset.open(str(tmp_path / name), create=True)
+        for batch in batches:
+            dataset.append("clips", [clip(item) for item in batch])
+            dataset.append("captions", [caption(item, "words") for item in batch])
+        digests.append(release.create(dataset, "r", Selection()).digest)
+    assert digests[0] == digests[1]
+
+
+def test_an_empty_selection_is_refused(dataset):
+    with pytest.raises(DataError, match="no captioned clip matches"):
+        release.create(dataset, "r", Selection(min_frames=99, kinds=("video",)))
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", " "])
+def test_a_malformed_name_is_refused(dataset, name):
+    with pytest.raises(DataError, match="release name"):
+        release.create(dataset, name, Selection())
+
+
+def test_an_unknown_release_is_refused_with_the_known_ones(dataset):
+    release.create(dataset, "known", Selection())
+    with pytest.raises(DataError, match=r"no such release; there are: known"):
+        release.load(dataset.root, "unknown")
+
+
+def test_embeddings_come_back_as_their_bits(dataset):
+    made = release.create(dataset, "r", Selection(min_frames=4))
+    bits = np.arange(6, dtype="<u2").reshape(2, 3)
+    rows = [
+        {"text_hash": key, "encoder_id": "e", "num_tokens": 2, "width": 3, "values": bits.tobytes()}
+        for key in made.captions()["text_hash"].to_pylist()
+    ]
+    dataset.append("embeddings", rows[1:])
+    with pytest.raises(DataError, match="1 of 3 texts are not embedded by encoder e"):
+        made.embeddings("e")
+    dataset.append("embeddings", rows[:1])
+    found = made.embeddings("e")
+    assert len(found) == 3
+    assert np.array_equal(found[text_hash("a still")], bits)
