@@ -269,7 +269,7 @@ class Fit(nn.Module):
         start = self.latents.expand(batch, -1, -1)
         if prev is None:
             return start
-        carried = self.carry_norm(self.carry_ff(prev.detach()))
+        carried: Tensor = self.carry_norm(self.carry_ff(prev.detach()))
         if prev_mask is not None:
             carried = carried * prev_mask[:, None, None]
         return start + carried

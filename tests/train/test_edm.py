@@ -1,0 +1,167 @@
+"""The diffusion's functions against 60-digit references, and the laws that tie them together."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from train.diffusion.edm import (
+    Edm,
+    draw,
+    input_scale,
+    low_res_condition,
+    shrink,
+    training_loss,
+)
+from train.model.fit import Conditioning, Fit
+from train.model.presets import PRESETS
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "diffusion.json").read_text())
+CONSTANTS = st.fixed_dictionaries(
+    {"sigma_in": st.floats(0.5, 40), "sigma_data": st.floats(0.2, 3), "sigma": st.floats(2e-3, 80)}
+)
+
+
+def exact(value):
+    return torch.tensor([value], dtype=torch.float64)
+
+
+def conditioning(batch, width=16):
+    generator = torch.Generator().manual_seed(1)
+    return Conditioning(
+        text=torch.randn(batch, 3, width, generator=generator),
+        text_mask=torch.ones(batch, 3, dtype=torch.bool),
+        drop=torch.zeros(batch, dtype=torch.bool),
+        framerate=torch.ones(batch),
+        resolution=torch.zeros(batch, 2),
+        resolution_known=torch.ones(batch, dtype=torch.bool),
+    )
+
+
+@pytest.mark.parametrize("row", GOLDEN["rows"], ids=lambda r: f"{r['sigma_in']}-{r['sigma']}")
+def test_every_function_equals_its_reference(row):
+    edm = Edm(sigma_in=row["sigma_in"], sigma_data=row["sigma_data"])
+    sigma, given_ = exact(row["sigma"]), {k: exact(v) for k, v in GOLDEN["inputs"].items()}
+    for name in ("c_in", "c_skip", "c_out", "c_nrm", "c_noise"):
+        assert getattr(edm, name)(sigma).item() == pytest.approx(row[name], rel=1e-12)
+    assert edm.weight(sigma).item() == pytest.approx(row["w"], rel=1e-12)
+    x_s = edm.noised(given_["x"], given_["eps"], sigma)
+    assert x_s.item() == pytest.approx(row["x_sigma"], rel=1e-12)
+    target = edm.target(given_["x"], given_["eps"], sigma)
+    assert target.item() == pytest.approx(row["net_target"], rel=1e-12)
+    clean = edm.denoised(x_s, given_["F"], sigma)
+    assert clean.item() == pytest.approx(row["D_at_F"], rel=1e-12)
+    error = edm.weight(sigma) * (given_["F"] - target) ** 2
+    assert error.item() == pytest.approx(row["loss_w_form"], rel=1e-10)
+
+
+@given(CONSTANTS, st.floats(-1, 1), st.floats(-4, 4))
+def test_the_target_gives_the_clean_clip_back(constants, x, noise):
+    edm = Edm(sigma_in=constants["sigma_in"], sigma_data=constants["sigma_data"])
+    sigma, clip, eps = exact(constants["sigma"]), exact(x), exact(noise)
+    clean = edm.denoised(edm.noised(clip, eps, sigma), edm.target(clip, eps, sigma), sigma)
+    assert clean.item() == pytest.approx(x, abs=1e-9)
+
+
+@given(CONSTANTS, st.floats(-1, 1), st.floats(-4, 4), st.floats(-5, 5))
+def test_the_loss_is_edms_loss_on_the_clean_clip(constants, x, noise, f):
+    edm = Edm(sigma_in=constants["sigma_in"], sigma_data=constants["sigma_data"])
+    sigma, clip, eps, out = exact(constants["sigma"]), exact(x), exact(noise), exact(f)
+    clean = edm.denoised(edm.noised(clip, eps, sigma), out, sigma)
+    by_clip = (1 / edm.sigma_data**2 + 1 / sigma**2) * (clean - clip) ** 2
+    by_target = edm.weight(sigma) * (out - edm.target(clip, eps, sigma)) ** 2
+    assert by_target.item() == pytest.approx(by_clip.item(), rel=1e-6, abs=1e-9)
+
+
+@given(CONSTANTS)
+def test_input_and_target_have_unit_variance(constants):
+    d, sigma = constants["sigma_data"], exact(constants["sigma"])
+    edm = Edm(sigma_in=constants["sigma_in"], sigma_data=d)
+    of_input = edm.c_in(sigma) ** 2 * (d**2 / edm.sigma_in**2 + sigma**2)
+    of_target = edm.c_nrm(sigma) ** 2 * (d**4 + sigma**2 * d**2)
+    assert of_input.item() == pytest.approx(1, rel=1e-12)
+    assert of_target.item() == pytest.approx(1, rel=1e-12)
+
+
+@given(st.floats(0.2, 3), st.floats(2e-3, 80))
+def test_without_input_scale_it_is_edm_with_the_sign_of_f_turned(d, s):
+    edm, sigma = Edm(sigma_in=1, sigma_data=d), exact(s)
+    root = math.sqrt(s * s + d * d)
+    assert edm.c_in(sigma).item() == pytest.approx(1 / root, rel=1e-12)
+    assert edm.c_skip(sigma).item() == pytest.approx(d * d / root**2, rel=1e-12)
+    assert edm.c_out(sigma).item() == pytest.approx(-s * d / root, rel=1e-12)
+    assert edm.weight(sigma).item() == pytest.approx(1, rel=1e-12)
+
+
+@given(CONSTANTS, st.floats(1, 10))
+def test_guiding_the_network_is_guiding_the_clean_clip(constants, scale):
+    edm = Edm(sigma_in=constants["sigma_in"], sigma_data=constants["sigma_data"])
+    sigma, x_s = exact(constants["sigma"]), exact(0.4)
+    with_text, without = exact(0.7), exact(-0.2)
+    on_f = edm.denoised(x_s, without + scale * (with_text - without), sigma)
+    clean, clean_without = (edm.denoised(x_s, f, sigma) for f in (with_text, without))
+    on_d = clean_without + scale * (clean - clean_without)
+    assert on_f.item() == pytest.approx(on_d.item(), rel=1e-9, abs=1e-9)
+
+
+def test_input_scale_grows_with_width_and_the_root_of_frames():
+    assert input_scale(16, 64, 64) == 4
+    assert input_scale(16, 512, 64) == 32
+
+
+def test_single_precision_loss_keeps_six_digits_at_the_lowest_noise():
+    edm, sigma = Edm(sigma_in=32), torch.tensor([0.002])
+    x, noise = torch.full((1, 1), 0.7), torch.full((1, 1), -1.3)
+    f = edm.target(x.double(), noise.double(), sigma.double()).float() + 0.01
+    in_double = edm.loss(f.double(), x.double(), noise.double(), sigma.double())
+    assert edm.loss(f, x, noise, sigma).item() == pytest.approx(in_double.item(), rel=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 2**40), min_size=2, max_size=5, unique=True))
+def test_what_a_sample_draws_depends_on_its_seed_alone(seeds):
+    edm, shape = Edm(), (3, 2, 4, 4)
+    together, alone = draw(seeds, shape, edm, low_shape=shape), draw(seeds[-1:], shape, edm)
+    assert torch.equal(together.noise[-1:], alone.noise)
+    assert torch.equal(together.sigma[-1:], alone.sigma)
+    assert torch.equal(together.carry[-1:], alone.carry)
+
+
+def test_draws_follow_the_settings():
+    draws = draw(range(4000), (1, 1, 1, 1), Edm(p_mean=-0.4, p_std=1.5), low_shape=(1, 1, 1, 1))
+    logs = draws.sigma.log()
+    assert logs.mean().item() == pytest.approx(-0.4, abs=0.1)
+    assert logs.std().item() == pytest.approx(1.5, abs=0.1)
+    assert draws.drop.float().mean().item() == pytest.approx(0.1, abs=0.02)
+    assert draws.carry.float().mean().item() == pytest.approx(0.9, abs=0.02)
+    assert 0.02 <= draws.sigma_aug.min().item() < draws.sigma_aug.max().item() <= 1
+
+
+def test_the_lower_clip_is_noised_before_it_is_enlarged():
+    low, noise = torch.zeros(1, 3, 2, 4, 4), torch.randn(1, 3, 2, 4, 4)
+    large, c_aug = low_res_condition(low, noise, torch.tensor([1.0]), (8, 8))
+    assert large.shape == (1, 3, 2, 8, 8)
+    assert c_aug.item() == 0
+    assert torch.allclose(shrink(large, (1, 1)), shrink(noise / math.sqrt(2), (1, 1)), atol=1e-6)
+
+
+def test_the_loss_of_an_untrained_network_is_near_the_mean_weight():
+    torch.manual_seed(0)
+    config = PRESETS["micro"]
+    edm, clips = Edm(sigma_in=2), torch.randn(64, *config.clip_shape)
+    draws = draw(range(64), config.clip_shape, edm)
+    loss = training_loss(Fit(config), clips, conditioning(64), edm, draws)
+    assert loss.shape == (64,)
+    assert 0.8 < (loss / edm.weight(draws.sigma)).mean().item() < 1.8
+
+
+def test_an_upsampler_makes_its_lower_clip_from_the_target():
+    torch.manual_seed(0)
+    low, up = PRESETS["micro"], PRESETS["micro-up"]
+    edm, clips = Edm(sigma_in=4), torch.randn(2, *up.clip_shape)
+    draws = draw(range(2), up.clip_shape, edm, low_shape=low.clip_shape)
+    assert training_loss(Fit(up), clips, conditioning(2), edm, draws).shape == (2,)

@@ -1,0 +1,151 @@
+"""The sampler on a Gaussian whose best denoiser is known, and its state between steps."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from train.diffusion.edm import Edm
+from train.diffusion.guidance import Guidance, GuidedDenoiser, squeezed
+from train.diffusion.sampler import SamplerState, begin, finish, noise_levels, unit_noise, walk
+from train.model.fit import Conditioning, Fit
+from train.model.presets import PRESETS
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "sampler.json").read_text())
+
+
+def gaussian(edm, mean, variance):
+    def denoise(x, sigma, progress, latents):
+        a = edm.sigma_in
+        return mean + variance * a / (variance + (a * sigma) ** 2) * (x - mean / a), latents
+
+    return denoise
+
+
+@pytest.fixture(scope="module")
+def fit():
+    torch.manual_seed(0)
+    model = Fit(PRESETS["micro"])
+    with torch.no_grad():
+        model.carry_norm.gain.fill_(0.5)  # otherwise latents are handed over without effect
+    return model.eval()
+
+
+def prompts(batch):
+    generator = torch.Generator().manual_seed(2)
+    return Conditioning(
+        text=torch.randn(1, 4, 16, generator=generator).expand(batch, -1, -1),
+        text_mask=torch.ones(batch, 4, dtype=torch.bool),
+        drop=torch.zeros(batch, dtype=torch.bool),
+        framerate=torch.ones(batch),
+        resolution=torch.zeros(batch, 2),
+        resolution_known=torch.ones(batch, dtype=torch.bool),
+    )
+
+
+def test_noise_levels_fall_from_80_to_0():
+    levels = noise_levels(Edm(), 18)
+    assert levels.tolist() == pytest.approx(GOLDEN["schedule_18"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "row", GOLDEN["rows"], ids=lambda r: f"{r['solver']}-{r['sigma_in']}-{r['steps']}"
+)
+def test_a_gaussian_comes_out_as_the_table_says(row):
+    edm = Edm(sigma_in=row["sigma_in"])
+    starts = edm.sigma_max * torch.tensor([0.0, 1.0], dtype=torch.float64)
+    denoise = gaussian(edm, GOLDEN["mu"], GOLDEN["var"])
+    end = walk(denoise, SamplerState(starts), edm, row["steps"], solver=row["solver"])
+    at_0, at_1 = finish(end, edm).tolist()
+    assert at_0 == pytest.approx(row["mean"], rel=1e-9)
+    assert at_1 - at_0 == pytest.approx(row["slope"], rel=1e-9)
+
+
+def test_a_scaled_input_is_plain_edm_at_scaled_noise_levels():
+    a = 4.0
+    scaled, plain = Edm(sigma_in=a), Edm(sigma_in=1, sigma_max=80 * a, sigma_min=0.002 * a)
+    x = unit_noise([5], (1, 1, 2, 2))
+    ends = [
+        finish(walk(gaussian(edm, 0.3, 1.0), SamplerState(edm.sigma_max * x), edm, 12), edm)
+        for edm in (scaled, plain)
+    ]
+    assert torch.allclose(*ends, rtol=1e-12)
+
+
+def test_a_walk_needs_two_steps():
+    with pytest.raises(ValueError, match="at least 2 steps, got 1"):
+        noise_levels(Edm(), 1)
+
+
+def test_a_walk_taken_up_again_ends_where_an_unbroken_one_does(fit):
+    edm = Edm(sigma_in=2)
+    denoise = GuidedDenoiser(fit, edm, prompts(2), Guidance(3.0))
+    start = begin([1, 2], fit.config.clip_shape, edm)
+    unbroken = walk(denoise, start, edm, 6)
+    half = walk(denoise, start, edm, 6, on_step=lambda done, total, preview: done == 3)
+    assert half.step == 3
+    resumed = walk(denoise, half, edm, 6)
+    assert torch.equal(resumed.x, unbroken.x)
+    assert torch.equal(resumed.latents, unbroken.latents)
+
+
+def test_steps_are_reported_with_a_preview_in_range(fit):
+    edm, seen = Edm(sigma_in=2), []
+
+    def on_step(done, total, preview):
+        seen.append((done, total))
+        assert preview.abs().max() <= 1
+        return False
+
+    denoise = GuidedDenoiser(fit, edm, prompts(1), Guidance(2.0))
+    walk(denoise, begin([1], fit.config.clip_shape, edm), edm, 4, on_step=on_step)
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_a_clip_does_not_depend_on_its_batch(fit):
+    edm = Edm(sigma_in=2)
+    ends = []
+    for seeds in ([7], [3, 7, 9]):
+        denoise = GuidedDenoiser(fit, edm, prompts(len(seeds)), Guidance(3.0))
+        end = walk(denoise, begin(seeds, fit.config.clip_shape, edm), edm, 5)
+        ends.append(finish(end, edm)[seeds.index(7)])
+    assert torch.allclose(*ends, atol=1e-5)
+
+
+def test_scale_one_is_the_network_with_its_text(fit):
+    edm, cond = Edm(sigma_in=2), prompts(1)
+    x, sigma = unit_noise([1], fit.config.clip_shape), torch.tensor(1.0, dtype=torch.float64)
+    clean, latents = GuidedDenoiser(fit, edm, cond, Guidance(1.0, threshold=False))(
+        x, sigma, (0, 2), None
+    )
+    with torch.no_grad():
+        f, _ = fit((edm.c_in(sigma) * x).float(), edm.c_noise(sigma).float()[None], cond)
+    assert torch.allclose(clean, edm.denoised(x, f.double(), sigma))
+    assert latents.shape == (1, 1, 16, 64)
+
+
+def test_each_branch_carries_its_own_latents(fit):
+    edm, cond = Edm(sigma_in=2), prompts(2)
+    denoise = GuidedDenoiser(fit, edm, cond, Guidance(3.0))
+    x, sigma = unit_noise([1, 2], fit.config.clip_shape), torch.tensor(1.0, dtype=torch.float64)
+    _, latents = denoise(x, sigma, (0, 2), None)
+    _, with_text = GuidedDenoiser(fit, edm, cond, Guidance(1.0))(x, sigma, (0, 2), None)
+    _, without = GuidedDenoiser(fit, edm, cond.without_text(), Guidance(1.0))(
+        x, sigma, (0, 2), None
+    )
+    assert torch.allclose(latents[:, :1], with_text, atol=1e-5)
+    assert torch.allclose(latents[:, 1:], without, atol=1e-5)
+
+
+def test_guidance_starts_high_and_then_swings():
+    guidance = Guidance(scale=8, low_scale=2, high_share=0.2)
+    assert [guidance.at(step, 10) for step in range(6)] == [8, 8, 2, 8, 2, 8]
+    assert Guidance(scale=4).at(5, 10) == 4
+
+
+def test_thresholding_squeezes_only_what_leaves_the_range():
+    inside, outside = torch.full((1, 3, 1, 2, 2), 0.9), torch.full((1, 3, 1, 2, 2), 2.0)
+    clean = squeezed(torch.cat([inside, outside]))
+    assert torch.equal(clean[:1], inside)
+    assert torch.equal(clean[1:], torch.ones_like(outside))
