@@ -3,7 +3,7 @@
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -42,12 +42,19 @@ class Runtime:
     """What the driver found out before planning, such as the files of each partition."""
     started: dict[str, float] = field(default_factory=dict)
     """Stage to the monotonic clock when it began."""
+    finished: Sequence[Task] = ()
+    """The tasks of the flow once it has run."""
     _attempts: dict[str, str] = field(default_factory=dict)
 
     @property
     def store(self) -> str:
         """Where manifests and attempt folders lie."""
         return storage.join(self.workspace, "flow")
+
+    @property
+    def dataset(self) -> str:
+        """Root of the run's dataset."""
+        return storage.join(self.workspace, "dataset")
 
     def folder(self, task: Task) -> str:
         """Return the URI of this attempt's own folder."""
@@ -59,6 +66,13 @@ class Runtime:
     def keyed_folder(self, task: Task) -> str:
         """Return a folder that all attempts at this key share, for resumable work."""
         return storage.join(self.store, task.stage, task.partition, f"{task.key}-resume")
+
+    def manifest(self, stage: str) -> Manifest:
+        """Return the manifest of a finished stage that works on everything at once."""
+        (task,) = [task for task in self.finished if task.stage == stage]
+        found = manifests.load(self.store, task.stage, task.partition, task.key)
+        assert found is not None, f"{stage} has not finished"
+        return found
 
     def inputs(self, task: Task, stage: str) -> list[Manifest]:
         """Return the manifests of the task's inputs from one stage, by partition."""

@@ -1,0 +1,161 @@
+"""What each sub-command does once its settings are parsed."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from infra import cluster, doctor, storage
+from infra.config import from_yaml, to_yaml
+from infra.errors import ConfigError
+from infra.provenance import code_version
+from pipelines import demo as demos
+from pipelines import lineage
+from pipelines.config import RunConfig
+from pipelines.lineage import Stage
+from pipelines.runlock import run_lock
+from pipelines.runtime import Runtime
+
+Partitions = dict[str, list[dict[str, Any]]]
+
+log = logging.getLogger(__name__)
+
+
+def defaults(command: str) -> RunConfig:
+    """Return the settings that hold where neither file nor flags speak."""
+    return from_yaml(RunConfig, str(demos.CONFIG)) if command == "demo" else RunConfig()
+
+
+def run(config: RunConfig, operands: Sequence[str]) -> int:
+    """Do whatever is stale, up to the report."""
+    _no_operands(operands)
+    runtime = _flow(config, "report")
+    demos.say_where(config, runtime)
+    return 0
+
+
+def ingest(config: RunConfig, operands: Sequence[str]) -> int:
+    """Do whatever is stale, up to ingest."""
+    _no_operands(operands)
+    _flow(config, "ingest")
+    return 0
+
+
+def caption(config: RunConfig, operands: Sequence[str]) -> int:
+    """Do whatever is stale, up to the captions."""
+    _no_operands(operands)
+    _flow(config, "caption")
+    return 0
+
+
+def train(config: RunConfig, operands: Sequence[str]) -> int:
+    """Do whatever is stale, up to the named training stage."""
+    target = operands[0] if operands else "stage2"
+    if target not in ("stage1", "stage2") or len(operands) > 1:
+        raise ConfigError(f"train: expected stage1 or stage2, got {' '.join(operands)!r}")
+    _flow(config, target)
+    return 0
+
+
+def demo(config: RunConfig, operands: Sequence[str]) -> int:
+    """Render the corpus, then run everything on it."""
+    _no_operands(operands)
+    from pipelines import flow
+
+    with _cluster(config):
+        runtime = _run(config, flow.RENDER, {})
+        config = demos.on_corpus(config, runtime)
+        runtime = _run(config, flow.STAGES, _partitions(config))
+    demos.say_where(config, runtime)
+    return 0
+
+
+def sample(config: RunConfig, operands: Sequence[str]) -> int:
+    """Make one video per prompt and seed with the run's trained model, without a server."""
+    from pipelines import offline
+
+    prompts = tuple(operands) or config.samples.prompts
+    settings = config.samples.model_copy(update={"prompts": prompts})
+    for uri in offline.sample(config, settings):
+        sys.stdout.write(f"{uri}\n")
+    return 0
+
+
+def serve(config: RunConfig, operands: Sequence[str]) -> int:
+    """Answer the videos API until interrupted."""
+    _no_operands(operands)
+    from pipelines import serving
+
+    with _cluster(config):
+        serving.serve_until_interrupted(config)
+    return 0
+
+
+def dataset(config: RunConfig, operands: Sequence[str]) -> int:
+    """Show, verify or pin the run's dataset."""
+    from pipelines import dataset as datasets
+
+    calls = {"show": datasets.show, "verify": datasets.verify, "release": datasets.release}
+    action, *rest = operands or ["show"]
+    if action not in calls:
+        raise ConfigError(f"dataset: unknown action '{action}'; known: {', '.join(calls)}")
+    sys.stdout.write(calls[action](storage.join(config.workspace, "dataset"), *rest) + "\n")
+    return 0
+
+
+def examine(config: RunConfig, operands: Sequence[str]) -> int:
+    """Say what this machine lacks; 1 if something that is needed is missing."""
+    _no_operands(operands)
+    findings = doctor.examine(
+        ports={"serve.port": config.serve.port},
+        uris={"output": config.output, "source": config.source},
+        num_gpus=config.cluster.num_gpus,
+    )
+    sys.stdout.write(doctor.render(findings) + "\n")
+    return int(any(finding.verdict == "missing" for finding in findings))
+
+
+def _flow(config: RunConfig, target: str) -> Runtime:
+    from pipelines import flow
+
+    if not config.source:
+        raise ConfigError("source: empty; say --source DIR or --source s3://bucket/prefix")
+    partitions = _partitions(config)  # an empty folder is refused before anything starts
+    with _cluster(config):
+        return _run(config, flow.until(target), partitions)
+
+
+def _run(config: RunConfig, stages: list[Stage[RunConfig]], partitions: Partitions) -> Runtime:
+    """Plan and run a flow over the partitions of the source."""
+    runtime = Runtime(config.workspace, config, code_version(), {"partitions": partitions})
+    storage.write_bytes(storage.join(config.workspace, "config.yaml"), to_yaml(config).encode())
+    digests = {name: lineage.digest(files) for name, files in partitions.items()}
+    tasks = lineage.plan(stages, config, digests, runtime.store)
+    lineage.run(stages, tasks, config, runtime)
+    runtime.finished = tasks
+    return runtime
+
+
+def _partitions(config: RunConfig) -> Partitions:
+    from pipelines.ingest import discover
+
+    found = discover(config.source, config.ingest)
+    return {name: [asdict(file) for file in files] for name, files in found.items()}
+
+
+@contextlib.contextmanager
+def _cluster(config: RunConfig) -> Iterator[None]:
+    """Hold the run's lock and a Ray cluster."""
+    with run_lock(config.workspace):
+        cluster.start(config.cluster)
+        try:
+            yield
+        finally:
+            cluster.stop()
+
+
+def _no_operands(operands: Sequence[str]) -> None:
+    if operands:
+        raise ConfigError(f"unexpected '{' '.join(operands)}'; settings are given as --section.key")

@@ -1,0 +1,73 @@
+"""The settings tree of every command: one section per stage, one YAML for all of them."""
+
+from functools import cached_property
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from captioning.config import CaptionSettings, LocalCaptionerSettings
+from infra import storage
+from infra.cluster import ClusterSettings
+from infra.config import Settings
+from infra.tracking import TrackingSettings
+from pipelines.corpus import CorpusSettings
+from pipelines.ingest_config import IngestSettings
+from pipelines.samples_config import SampleSettings
+from serve.config import ServeSettings
+from train.config import TrainSettings
+from train.text_config import TextSettings
+
+LOCAL = "local"
+"""As `captioning.model` or `text.model`: build a small one from the corpus's own captions."""
+
+
+class StorageSettings(Settings):
+    """How object storage is reached; credentials come from the usual AWS variables."""
+
+    s3_endpoint: str = ""
+    """URL of another S3-speaking server, such as http://127.0.0.1:9000; empty is AWS."""
+
+
+class RunConfig(Settings):
+    """Everything that a run, or any one command of it, reads."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run; its folder is <output>/<name>."""
+    output: str = "runs"
+    """Local folder or s3://bucket/prefix that holds the runs."""
+    source: str = ""
+    """Folder or s3://bucket/prefix with the media to ingest."""
+    truth: str = ""
+    """File that says what the sources really show; only the report reads it."""
+    seed: NonNegativeInt = 0
+    """Seed of what is rendered and of the small models built here."""
+    text_width: PositiveInt = 32
+    """Width of the tiny text encoder that `text.model: local` builds."""
+    corpus: CorpusSettings = CorpusSettings()
+    """What `snapvideo demo` renders."""
+    ingest: IngestSettings = IngestSettings()
+    """Probing, validation, cutting."""
+    captioner: LocalCaptionerSettings = LocalCaptionerSettings()
+    """How `captioning.model: local` is trained."""
+    captioning: CaptionSettings = CaptionSettings()
+    """Which model writes the missing captions, and how."""
+    text: TextSettings = TextSettings()
+    """Which encoder reads captions and prompts."""
+    stage1: TrainSettings = TrainSettings()
+    """Training of the low-resolution model."""
+    stage2: TrainSettings = TrainSettings()
+    """Training of the upsampler."""
+    samples: SampleSettings = SampleSettings()
+    """What is sampled at the end."""
+    serve: ServeSettings = ServeSettings()
+    """The HTTP API."""
+    tracking: TrackingSettings = TrackingSettings()
+    """MLflow."""
+    storage: StorageSettings = StorageSettings()
+    """Object storage."""
+    cluster: ClusterSettings = ClusterSettings()
+    """Ray."""
+
+    @cached_property
+    def workspace(self) -> str:
+        """The run's folder, as an absolute URI."""
+        return storage.absolute(storage.join(self.output, self.name))

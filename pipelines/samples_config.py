@@ -1,0 +1,28 @@
+"""Settings of what is sampled at the end of a run and by `snapvideo sample`."""
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from infra.config import Settings
+
+
+class SampleSettings(Settings):
+    """Which videos to ask the trained model for."""
+
+    prompts: tuple[str, ...] = (
+        "a large red circle moves left slowly over a plain grey background",
+    )
+    """What to ask for; the demo takes combinations that its corpus never shows."""
+    per_prompt: PositiveInt = 1
+    """Videos per prompt, each with a seed of its own."""
+    seed: NonNegativeInt = 0
+    """Seed of the first video of each prompt."""
+    steps: PositiveInt = 24
+    """Denoising steps of the first stage (Heun: two evaluations a step)."""
+    steps_2: PositiveInt = 12
+    """Denoising steps of the second stage."""
+    guidance: PositiveFloat = 3.0
+    """Classifier-free guidance weight of the first stage; 1 is off."""
+    guidance_2: PositiveFloat = 1.0
+    """Classifier-free guidance weight of the second stage; 1 is off."""
+    out: str = "samples"
+    """Folder or URI where `snapvideo sample` writes."""

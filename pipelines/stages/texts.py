@@ -1,0 +1,64 @@
+"""Text: build a tiny encoder where none is named, and embed every caption once."""
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from infra import storage
+from infra.store.dataset import Dataset
+from pipelines.config import LOCAL, RunConfig
+from pipelines.runtime import Runtime, Task
+from train.text_config import TextSettings
+
+log = logging.getLogger(__name__)
+
+NEUTRAL = ("text.batch", "text.device", "text.num_workers")
+
+
+def build_encoder(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:
+    """Name the text encoder: the configured one, or a tiny one over the corpus's own words."""
+    from train.text import build_tiny_t5
+
+    (task,) = tasks
+    if config.text.model != LOCAL:
+        runtime.commit(task, {"model": config.text.model})
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        texts = sorted(set(_human_captions(runtime)))
+        build_tiny_t5(Path(scratch), texts, width=config.text_width, seed=config.seed)
+        storage.upload_folder(Path(scratch), storage.join(runtime.folder(task), "t5"))
+    log.info("built a tiny text encoder captions=%d width=%d", len(texts), config.text_width)
+    runtime.commit(task, {"model": storage.join(runtime.folder(task), "t5")})
+
+
+def embed(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:
+    """Write the embedding of every caption text that has none from this encoder."""
+    from train.embed import embed_captions
+
+    (task,) = tasks
+    settings = text_settings(config, runtime, task)
+    counts = embed_captions(runtime.dataset, _ok_texts(runtime), settings, run_id=task.key)
+    runtime.commit(task, {"num_embedded": counts})
+
+
+def text_settings(config: RunConfig, runtime: Runtime, task: Task) -> TextSettings:
+    """Return the text settings with the model that the encoder stage named."""
+    (encoder,) = runtime.inputs(task, "encoder")
+    return config.text.model_copy(update={"model": encoder.outputs["model"]})
+
+
+def _human_captions(runtime: Runtime) -> list[str]:
+    rows = Dataset.open(runtime.dataset).read(
+        "captions", columns=["text"], where=pc.field("origin") == "human"
+    )
+    return [str(text) for text in rows["text"].to_pylist()]
+
+
+def _ok_texts(runtime: Runtime) -> list[str]:
+    rows = Dataset.open(runtime.dataset).read(
+        "captions", columns=["text"], where=pc.field("status") == "ok"
+    )
+    return sorted({str(text) for text in rows["text"].to_pylist()})
