@@ -128,7 +128,7 @@ def _picture(source: Source, limits: Limits) -> Iterator[Image.Image]:
     except (UnidentifiedImageError, Image.DecompressionBombError) as fault:
         raise VideoError("unreadable", str(fault)) from fault
     except (OSError, SyntaxError, ValueError) as fault:
-        reason = "truncated" if "truncated" in str(fault) else "corrupt"
+        reason = "truncated" if "truncated" in str(fault).lower() else "corrupt"
         raise VideoError(reason, str(fault)) from fault
 
 

@@ -10,7 +10,8 @@ thread, because threads hide corruption (scale by processes); containers are alw
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -208,17 +209,17 @@ def upright(frame: av.VideoFrame, stream: av.VideoStream, max_side: int | None =
 
 
 def encode_video(
-    frames: Frames,
+    frames: Iterable[Frames],
     fps: Fraction | float,
     container: Literal["mp4", "webm"] = "mp4",
     codec: Literal["libx264", "libvpx-vp9"] = "libx264",
     crf: int = 18,
     pts_s: Sequence[float] | None = None,
 ) -> bytes:
-    """Return RGB frames [T,H,W,3] as a video file; the same frames give the same bytes.
+    """Return RGB frames as a video file; the same frames give the same bytes.
 
     Args:
-        frames: Odd sides are cropped by a pixel, as 4:2:0 colour needs.
+        frames: [T,H,W,3], or one [H,W,3] after the other; odd sides lose a pixel, as 4:2:0 needs.
         fps: Frames per second.
         container: The file's kind.
         codec: FFmpeg's name of the encoder.
@@ -226,7 +227,9 @@ def encode_video(
         pts_s: When each frame is shown, where the rate varies.
     """
     rate = Fraction(fps).limit_denominator(1_001_000)
-    height, width = frames.shape[1] // 2 * 2, frames.shape[2] // 2 * 2
+    images = iter(frames)
+    first = next(images)
+    height, width = first.shape[0] // 2 * 2, first.shape[1] // 2 * 2
     file = io.BytesIO()
     options = {"fflags": "+bitexact"}  # no random identifiers, no version strings
     with av.open(file, mode="w", format=container, container_options=options) as out:
@@ -240,7 +243,7 @@ def encode_video(
             context.options = {"crf": str(crf), "b": "0", "deadline": "good", "cpu-used": "5"}
         if pts_s is not None:
             context.time_base = Fraction(1, 90_000)
-        for index, pixels in enumerate(frames):
+        for index, pixels in enumerate(itertools.chain([first], images)):
             rgb = av.VideoFrame.from_ndarray(
                 np.ascontiguousarray(pixels[:height, :width]), format="rgb24"
             )
