@@ -18,12 +18,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from infra import storage
+from infra import logs, storage
 from serve import schema
 from serve.body import read_fields
 from serve.config import ServeSettings
 from serve.jobs import OPEN, Job, Jobs, NewJob, Order
-from serve.schema import ApiError, ModelFacts
+from serve.schema import ApiError, ModelFacts, Served
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
@@ -82,7 +82,8 @@ class VideosApi:
         """Remove a video with its files; a running one is stopped."""
         self._job(video_id)
         self.jobs.delete(video_id)
-        storage.delete(storage.join(storage.absolute(self.settings.folder), "videos", video_id))
+        for kind in ("videos", "states"):
+            storage.delete(storage.join(storage.absolute(self.settings.folder), kind, video_id))
         return JSONResponse({"id": video_id, "deleted": True, "object": "video.deleted"})
 
     def content(self, video_id: str, request: Request, variant: str = "video") -> Response:
@@ -134,6 +135,18 @@ class VideosApi:
         if job.status in OPEN:
             headers["openai-poll-after-ms"] = str(self.settings.poll_after_ms)
         return JSONResponse(schema.video_object(job, self.facts), headers=headers)
+
+
+class Ingress:
+    """The deployment that answers HTTP; its state is all in the job table."""
+
+    def __init__(self, settings: ServeSettings, served: Served, database_url: str) -> None:
+        logs.setup()
+        self._app = build_app(Jobs(database_url), served.facts, settings)
+
+    def __serve_build_asgi_app__(self) -> fastapi.FastAPI:  # the hook that Ray Serve calls
+        """Return the ASGI application of this replica."""
+        return self._app
 
 
 def build_app(jobs: Jobs, facts: ModelFacts, settings: ServeSettings) -> fastapi.FastAPI:

@@ -9,8 +9,6 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from infra.config import Settings
 
-Share = Annotated[float, Field(ge=0, le=1)]
-
 
 class ModelSettings(Settings):
     """Which weights answer requests."""
@@ -36,6 +34,8 @@ class DefaultSettings(Settings):
     """Classifier-free guidance weight of the first stage; 1 is off."""
     guidance_2: PositiveFloat = 1.0
     """Classifier-free guidance weight of the second stage; 1 is off."""
+    sigma_aug: PositiveFloat = 0.2
+    """Noise added to the first stage's clip before the second one reads it (pixels in [-1, 1])."""
     fps: NonNegativeInt = 0
     """Frames per second; 0 takes the highest framerate the model was trained on."""
 

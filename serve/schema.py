@@ -56,6 +56,17 @@ class ModelFacts(BaseModel):
         return f"{self.width_px}x{self.height_px}"
 
 
+class Served(BaseModel):
+    """The weights behind the API: where they lie, and what they make."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage1: str
+    stage2: str
+    text_model: str
+    facts: ModelFacts
+
+
 class VideoRequest(BaseModel):
     """A complete, checked request: with the weights, it determines the video."""
 
@@ -70,6 +81,7 @@ class VideoRequest(BaseModel):
     steps_2: Annotated[int, Field(ge=2)]
     guidance: Weight
     guidance_2: Weight
+    sigma_aug: PositiveFloat = 0.2
 
     def batch_key(self, digest: str) -> str:
         """Return what jobs must share to be denoised together."""
@@ -145,6 +157,7 @@ def resolve(body: CreateBody, facts: ModelFacts, settings: ServeSettings) -> Vid
         steps_2=body.num_inference_steps_2 or max(defaults.steps_2, 2),
         guidance=guidance or max(defaults.guidance, 1.0),
         guidance_2=body.guidance_scale_2 or max(defaults.guidance_2, 1.0),
+        sigma_aug=defaults.sigma_aug,
     )
     _check_limits(request, settings)
     return request

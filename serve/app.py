@@ -1,0 +1,153 @@
+"""The serving application on Ray Serve: one HTTP ingress, sampling replicas, a job table between.
+
+Ray Serve places, restarts and stops the processes; work reaches the replicas through the table
+(`serve.jobs`), so a lost replica or ingress loses no job.
+
+    server = run(settings, served)        # Ray is initialised already
+    openai.OpenAI(base_url=server.url + "/v1", api_key="none").videos.create(prompt="...")
+    server.shutdown()
+"""
+
+import logging
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray.serve
+import torch
+
+from infra.errors import ConfigError, ServiceError
+from serve import table
+from serve.api import Ingress
+from serve.config import ServeSettings
+from serve.jobs import Jobs
+from serve.schema import Served
+from serve.worker import Sampler
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.2
+_QUIET = {"log_level": "WARNING", "enable_access_log": False}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running application."""
+
+    url: str
+    database_url: str
+
+    def wait(self) -> None:
+        """Block until the process is interrupted."""
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            log.info("interrupted; running jobs are saved and handed back")
+
+    def shutdown(self) -> None:
+        """Stop; unfinished jobs stay in the table and go on at the next start."""
+        ray.serve.shutdown()
+
+
+def run(settings: ServeSettings, served: Served) -> Server:
+    """Start serving and return once every replica takes jobs; Ray must be initialised.
+
+    Args:
+        settings: Where and how to serve.
+        served: The weights, as `serve.weights.find` returned them.
+
+    Raises:
+        ConfigError: The port is taken, or a GPU is asked for and absent.
+        ServiceError: The job table cannot be opened, or the replicas do not come up.
+    """
+    check_port(settings.host, settings.port)
+    _check_device(settings)
+    database_url = table.url_for(settings.database, settings.folder)
+    table.migrate(database_url)
+    ray.serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": settings.host, "port": settings.port},
+        logging_config=_QUIET,
+    )
+    try:
+        _deploy(settings, served, database_url)
+        _wait_ready(Jobs(database_url), settings)
+    except (RuntimeError, TimeoutError) as fault:
+        ray.serve.shutdown()
+        raise ServiceError(
+            f"serve: the application did not come up ({fault}); the replicas' log lines above "
+            "say why; see also serve.start_timeout_s, serve.replicas, serve.threads"
+        ) from fault
+    name = f"[{settings.host}]" if ":" in settings.host else settings.host
+    server = Server(f"http://{name}:{settings.port}", database_url)
+    log.info(
+        "serving url=%s model=%s replicas=%d", server.url, served.facts.name, settings.replicas
+    )
+    return server
+
+
+def check_port(host: str, port: int) -> None:
+    """Check that the port can be listened on.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as fault:
+            raise ConfigError(
+                f"serve.port: {host}:{port} cannot be listened on ({fault}); stop what uses it, "
+                "or set serve.port to a free port (and serve.host to an address of this machine)"
+            ) from fault
+
+
+def _check_device(settings: ServeSettings) -> None:
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "serve.device: cuda is asked for, but no GPU is seen here; set it to auto or cpu, or "
+            "install the CUDA build of torch and check `nvidia-smi`"
+        )
+
+
+def _deploy(settings: ServeSettings, served: Served, database_url: str) -> None:
+    """Start both applications at once: the API answers while the weights load."""
+    on_gpu = settings.device != "cpu" and torch.cuda.is_available()
+    resources: dict[str, Any] = {"num_cpus": settings.threads, "num_gpus": int(on_gpu)}
+    ingress = ray.serve.deployment(
+        name="ingress", max_ongoing_requests=100, ray_actor_options={"num_cpus": 0}
+    )(ray.serve.ingress()(Ingress))
+    sampler = ray.serve.deployment(
+        name="sampler",
+        num_replicas=settings.replicas,
+        ray_actor_options=resources,
+        health_check_period_s=2,
+        max_constructor_retry_count=2,
+    )(Sampler)
+    targets = [
+        ray.serve.RunTarget(
+            target=ingress.bind(settings, served, database_url),
+            name="snapvideo-api",
+            route_prefix="/",
+            logging_config=_QUIET,
+        ),
+        ray.serve.RunTarget(
+            target=sampler.bind(settings, served, database_url),
+            name="snapvideo-sampler",
+            route_prefix=None,
+            logging_config=_QUIET,
+        ),
+    ]
+    ray.serve.run_many(targets)
+
+
+def _wait_ready(jobs: Jobs, settings: ServeSettings) -> None:
+    deadline = time.monotonic() + settings.start_timeout_s
+    while len(jobs.living_workers(settings.lease_s)) < settings.replicas:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no replica was ready after {settings.start_timeout_s:g} s")
+        time.sleep(_POLL_S)
