@@ -284,6 +284,10 @@ def _check_stream(
 def _duration_s(container: av.container.InputContainer, stream: av.VideoStream) -> float:
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
+    hours, _, rest = stream.metadata.get("DURATION", "").partition(":")  # Matroska, one a track
+    minutes, _, secs = rest.partition(":")
+    with contextlib.suppress(ValueError):
+        return int(hours) * 3600 + int(minutes) * 60 + float(secs)
     return (container.duration or 0) / 1_000_000
 
 

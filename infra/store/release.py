@@ -42,15 +42,15 @@ class Selection(Settings):
 
     kinds: tuple[Literal["video", "image"], ...] = ("video", "image")
     """Kinds of clip."""
-    min_frames: int = Field(1, ge=1)
+    min_frames: int = Field(default=1, ge=1)
     """Shortest video, in frames; images are not measured by it."""
     transform_id: str = ""
     """Only clips cut by this transform (see `IngestCounts.transform_id`); empty: any."""
     caption_policy: Literal["human_first"] = "human_first"
     """One caption a clip: the newest human one, else the newest synthetic one that is ok."""
-    validation_share: float = Field(0.05, ge=0, le=0.5)
+    validation_share: float = Field(default=0.05, ge=0, le=0.5)
     """Share of sources (by hash) kept for validation."""
-    test_share: float = Field(0.05, ge=0, le=0.5)
+    test_share: float = Field(default=0.05, ge=0, le=0.5)
     """Share of sources (by hash) kept for testing."""
 
 
