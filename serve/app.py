@@ -48,7 +48,7 @@ class Server:
 
     def shutdown(self) -> None:
         """Stop; unfinished jobs stay in the table and go on at the next start."""
-        ray.serve.shutdown()
+        _shutdown()
 
 
 def run(settings: ServeSettings, served: Served) -> Server:
@@ -75,7 +75,7 @@ def run(settings: ServeSettings, served: Served) -> Server:
         _deploy(settings, served, database_url)
         _wait_ready(Jobs(database_url), settings)
     except (RuntimeError, TimeoutError) as fault:
-        ray.serve.shutdown()
+        _shutdown()
         raise ServiceError(
             f"serve: the application did not come up ({fault}); the replicas' log lines above "
             "say why; see also serve.start_timeout_s, serve.replicas, serve.threads"
@@ -112,6 +112,10 @@ def _check_device(settings: ServeSettings) -> None:
             "serve.device: cuda is asked for, but no GPU is seen here; set it to auto or cpu, or "
             "install the CUDA build of torch and check `nvidia-smi`"
         )
+
+
+def _shutdown() -> None:
+    ray.serve.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves this one untyped
 
 
 def _deploy(settings: ServeSettings, served: Served, database_url: str) -> None:

@@ -21,6 +21,10 @@ class ModelSettings(Settings):
     """Second stage, named as `stage1` is; empty serves the first stage alone."""
     text_model: str = ""
     """Text encoder's folder or hub id; empty takes the one the checkpoint names."""
+    source_height_px: NonNegativeInt = 0
+    """Height that the network is told its clips were recorded at; 0 takes the checkpoint's."""
+    source_width_px: NonNegativeInt = 0
+    """Width that the network is told its clips were recorded at; 0 takes the checkpoint's."""
 
 
 class DefaultSettings(Settings):

@@ -64,6 +64,8 @@ class Served(BaseModel):
     stage1: str
     stage2: str
     text_model: str
+    source_height_px: int
+    source_width_px: int
     facts: ModelFacts
 
 
