@@ -46,6 +46,8 @@ class Selection(Settings):
     """Shortest video, in frames; images are not measured by it."""
     transform_id: str = ""
     """Only clips cut by this transform (see `IngestCounts.transform_id`); empty: any."""
+    source_ids: tuple[str, ...] = ()
+    """Only clips of these sources; empty: any."""
     caption_policy: Literal["human_first"] = "human_first"
     """One caption a clip: the newest human one, else the newest synthetic one that is ok."""
     validation_share: float = Field(default=0.05, ge=0, le=0.5)
@@ -120,8 +122,8 @@ def create(dataset: Dataset, name: str, selection: Selection) -> Release:
     digest, num_clips = _digest(dataset, versions, selection)
     if not num_clips:
         raise DataError(
-            f"{dataset.root}: no captioned clip matches the selection {selection}; "
-            "ingest and caption first, or widen it"
+            f"{dataset.root}: no captioned clip matches the selection; ingest and caption first, "
+            f"or widen it: {selection.model_dump_json(exclude={'source_ids'})}"
         )
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     release = Release(dataset.root, name, digest, versions, selection, num_clips, now)
@@ -198,6 +200,8 @@ def _selected(dataset: Dataset, versions: dict[TableName, int], selection: Selec
     where = pc.field("kind").isin(list(selection.kinds)) & long_enough
     if selection.transform_id:
         where &= pc.field("transform_id") == selection.transform_id
+    if selection.source_ids:
+        where &= pc.field("source_id").isin(list(selection.source_ids))
     rows = dataset.read("clips", versions["clips"], where=where).sort_by("clip_id")
     splits = [split_of(int(bucket or 0), selection) for bucket in rows["split_bucket"].to_pylist()]
     return rows.append_column("split", pa.array(splits, pa.string()))
