@@ -71,9 +71,11 @@ def run(settings: ServeSettings, served: Served) -> Server:
         http_options={"host": settings.host, "port": settings.port},
         logging_config=_QUIET,
     )
+    jobs = Jobs(database_url)
+    left_over = set(jobs.living_workers(settings.lease_s))
     try:
         _deploy(settings, served, database_url)
-        _wait_ready(Jobs(database_url), settings)
+        _wait_ready(jobs, settings, left_over)
     except (RuntimeError, TimeoutError) as fault:
         _shutdown()
         raise ServiceError(
@@ -149,9 +151,10 @@ def _deploy(settings: ServeSettings, served: Served, database_url: str) -> None:
     ray.serve.run_many(targets)
 
 
-def _wait_ready(jobs: Jobs, settings: ServeSettings) -> None:
+def _wait_ready(jobs: Jobs, settings: ServeSettings, left_over: set[str]) -> None:
+    """Wait for every replica; `left_over` names those of an earlier server that was killed."""
     deadline = time.monotonic() + settings.start_timeout_s
-    while len(jobs.living_workers(settings.lease_s)) < settings.replicas:
+    while len(jobs.living_workers(settings.lease_s).keys() - left_over) < settings.replicas:
         if time.monotonic() > deadline:
             raise TimeoutError(f"no replica was ready after {settings.start_timeout_s:g} s")
         time.sleep(_POLL_S)

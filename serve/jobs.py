@@ -23,6 +23,7 @@ from serve import table
 
 Order = Literal["asc", "desc"]
 Verdict = Literal["go", "cancel", "lost"]
+_FORGET_WORKER_S = 24 * 3600
 OPEN = ("queued", "in_progress")
 
 
@@ -260,6 +261,8 @@ class Jobs:
                 sa.update(table.workers).where(table.workers.c.id == worker).values(**values)
             )
             if known.rowcount == 0:
+                old = table.workers.c.seen_at < time.time() - _FORGET_WORKER_S
+                connection.execute(sa.delete(table.workers).where(old))
                 connection.execute(sa.insert(table.workers).values(id=worker, **values))
 
     def leave(self, worker: str) -> None:

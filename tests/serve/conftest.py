@@ -70,7 +70,9 @@ def checkpoints(stages, text_settings, tmp_path_factory):
     return folders
 
 
+@pytest.fixture(scope="session")
 def free_port():
+    """Return a port of loopback that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -89,10 +91,10 @@ class Live:
 
 
 @pytest.fixture(scope="session")
-def live(ray_local, checkpoints, tmp_path_factory):
+def live(ray_local, checkpoints, free_port, tmp_path_factory):
     """One serving application on Ray Serve for the whole session."""
     settings = ServeSettings(
-        port=free_port(),
+        port=free_port,
         folder=str(tmp_path_factory.mktemp("serve")),
         models=ModelSettings(stage1=checkpoints[0], stage2=checkpoints[1]),
         lease_s=3.0,
