@@ -72,6 +72,15 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
+def is_whole(folder: Path) -> bool:
+    """Return whether every rank's file is there and unchanged."""
+    try:
+        read_state(folder)
+    except DataError:
+        return False
+    return True
+
+
 def weights(folder: Path, kind: str) -> dict[str, Tensor]:
     """Return whole fp32 parameters of one kind (see `train.lamb.KINDS`) by name.
 

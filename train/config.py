@@ -111,7 +111,7 @@ class TrainSettings(Settings):
     seed: NonNegativeInt = 0
     """Seed of weights, order, noise and dropout."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Weights and activations of the forward pass; masters and the average are fp32 always."""
+    """Precision of matrix products; with bf16 norms, softmax and master weights stay fp32."""
     zero_stage: Literal[0, 1, 2, 3] = 2
     """What DeepSpeed shards: 1 optimizer, 2 and gradients, 3 and weights."""
     num_workers: PositiveInt = 2

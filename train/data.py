@@ -96,6 +96,7 @@ class Reader:
         self._geometry = geometry
         texts = {row["clip_id"]: row["text_hash"] for row in found.captions().to_pylist()}
         self._embeddings = _embeddings(found, source.encoder_id)
+        self.text_width = int(next(iter(self._embeddings.values())).shape[1])
         self._max_tokens = max(len(e) for e in self._embeddings.values())
         clips = found.clips("train").select(list(_COLUMNS)).to_pylist()
         self._streams = {

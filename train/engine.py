@@ -33,7 +33,7 @@ def start(
         model: On the CPU or this worker's device, in fp32.
         lamb: The optimizer's settings.
         zero_stage: 0 to 3.
-        precision: Of weights and activations in the forward pass; masters are fp32 always.
+        precision: Of matrix products; with bf16, norms, softmax and masters stay fp32.
         batch_per_worker: Samples per step and worker (no accumulation).
         clip_norm: Global gradient norm above which gradients are scaled down; 0 is off.
         extra: DeepSpeed settings over ours, for tests of its layouts.
@@ -50,7 +50,7 @@ def start(
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": None,
         "zero_optimization": {"stage": zero_stage, "overlap_comm": torch.cuda.is_available()},
-        "bf16": {"enabled": precision == "bf16"},
+        "torch_autocast": {"enabled": precision == "bf16", "dtype": "bfloat16"},
         "communication_data_type": "fp32",
     }
     for key, value in (extra or {}).items():

@@ -36,7 +36,7 @@ def run_case(case: dict, out: Path) -> None:
         model,
         LambSettings(**case.get("lamb", {})),
         zero_stage=case["stage"],
-        precision=case.get("precision", "fp32"),
+        precision="fp32",
         batch_per_worker=1,
         clip_norm=case.get("clip", 0.0),
         extra=case.get("extra"),

@@ -1,0 +1,141 @@
+"""Training for real: Ray Train, two gloo workers, DeepSpeed, MLflow, and kill -9."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from infra.tracking import Tracker, TrackingSettings, connect
+from tests.train import little
+from train import bundle
+from train.config import OptimizerSettings, ReaderSettings, TrainSettings
+from train.run import TrainJob, train_stage
+from train.text_config import TextSettings
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = TrainSettings(
+    steps=12,
+    batch_videos=4,
+    batch_images=2,
+    optimizer=OptimizerSettings(warmup_steps=2),
+    reader=ReaderSettings(framerates=(12.0, 6.0)),
+    report_every=3,
+    save_every=4,
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> tuple[Path, str, TextSettings]:
+    folder = tmp_path_factory.mktemp("training")
+    return folder, *little.make(folder)
+
+
+@pytest.fixture(scope="module")
+def tracker(place) -> Tracker:
+    return connect(TrackingSettings(), str(place[0]))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_local, place, tracker):
+    return train_stage(job(place, "undisturbed"), tracker)
+
+
+def job(place, name: str, **changes) -> TrainJob:
+    folder, root, text = place
+    return TrainJob(**{
+        "run_name": name, "stage": 1, "dataset_root": root, "release": "r1",
+        "settings": SETTINGS, "text": text, "out_uri": str(folder / name / "model"),
+        "storage_uri": str(folder / name / "state"), "provenance": {"made_by": "a test"},
+    } | changes)  # fmt: skip
+
+
+def rows(result) -> list[dict]:
+    return [json.loads(line) for line in Path(result.stats_uri).read_text().splitlines()]
+
+
+def same_weights(first: str, second: str) -> bool:
+    for name in ("model", "raw"):
+        a, b = (load_file(Path(uri) / f"{name}.safetensors") for uri in (first, second))
+        if a.keys() != b.keys() or not all(torch.equal(a[k], b[k]) for k in a):
+            return False
+    return True
+
+
+def test_a_stage_ends_with_a_bundle_that_loads_and_says_where_it_is_from(undisturbed):
+    loaded = bundle.load(undisturbed.bundle_uri)
+    facts = loaded.config["provenance"]
+    assert loaded.model.config.text_width == 16
+    assert loaded.edm.sigma_in == pytest.approx(2.0)
+    assert facts["release_digest"] == undisturbed.release_digest
+    assert facts["made_by"] == "a test"
+    assert facts["code_version"]
+    assert facts["packages"]["torch"]
+
+
+def test_numbers_reach_the_file_and_mlflow(undisturbed, tracker):
+    assert [row["step"] for row in rows(undisturbed)] == [3, 6, 9, 12]
+    assert tracker.last_step(undisturbed.mlflow_run_id, "loss") == 12
+    assert rows(undisturbed)[-1]["loss"] == pytest.approx(undisturbed.last_loss)
+
+
+def test_a_finished_stage_is_exported_again_without_training(undisturbed, place, tracker):
+    again = train_stage(job(place, "undisturbed", out_uri=str(place[0] / "again")), tracker)
+    assert same_weights(again.bundle_uri, undisturbed.bundle_uri)
+    assert rows(again) == rows(undisturbed)
+
+
+def test_a_worker_killed_in_the_middle_changes_nothing(undisturbed, place, tracker):
+    stats = place[0] / "worker-killed" / "state" / "stats.jsonl"
+    killer = subprocess.Popen([sys.executable, "-c", KILLER, stats, "6", str(os.getpid())])
+    result = train_stage(job(place, "worker-killed"), tracker)
+    assert killer.wait(60) == 0, "no worker was killed"
+    assert same_weights(result.bundle_uri, undisturbed.bundle_uri)
+
+
+KILLER = textwrap.dedent("""
+    import os, pathlib, psutil, signal, sys, time
+    stats, step = pathlib.Path(sys.argv[1]), sys.argv[2]
+    while not (stats.exists() and f'"step": {step},' in stats.read_text()):
+        time.sleep(0.01)
+    for process in psutil.Process(int(sys.argv[3])).children(recursive=True):
+        if "RayTrainWorker" in " ".join(process.cmdline()):
+            os.kill(process.pid, signal.SIGKILL)
+            sys.exit(0)
+    sys.exit(1)
+""")
+
+
+def test_a_driver_killed_in_the_middle_resumes_to_the_same_result(undisturbed, place, tracker):
+    command = [sys.executable, "-m", "tests.train.driver", *map(str, place[:2]), place[2].model]
+    driver = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    state = place[0] / "driver-killed" / "state" / "driver-killed"
+    deadline = time.monotonic() + 120
+    while not list(state.glob("checkpoint_*")) and time.monotonic() < deadline:
+        assert driver.poll() is None, "the driver ended by itself"
+        time.sleep(0.05)
+    children = psutil.Process(driver.pid).children(recursive=True)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    for process in alive:
+        process.kill()
+    result = train_stage(job(place, "driver-killed"), tracker)
+    assert same_weights(result.bundle_uri, undisturbed.bundle_uri)
+
+
+def test_stage_2_starts_from_stage_1(undisturbed, place, tracker):
+    settings = SETTINGS.model_copy(update={"preset": "micro-up", "steps": 2})
+    changes = {"stage": 2, "settings": settings, "init_bundle": undisturbed.bundle_uri}
+    result = train_stage(job(place, "stage2", **changes), tracker)
+    config = bundle.read_config(result.bundle_uri)
+    assert config["low_res"] == {"height": 12, "width": 16}
+    assert config["edm"]["sigma_in"] == pytest.approx(4.0)
