@@ -87,6 +87,8 @@ def _create(
         "guidance_scale": settings.guidance,
         "guidance_scale_2": settings.guidance_2,
     }
+    if settings.fps:
+        asked["fps"] = settings.fps
     job = client.videos.create(model=model, prompt=prompt, extra_body=asked)
     return job.id
 

@@ -16,7 +16,7 @@ from pipelines import lineage
 from pipelines.config import RunConfig
 from pipelines.lineage import Stage
 from pipelines.runlock import run_lock
-from pipelines.runtime import Runtime
+from pipelines.runtime import Runtime, Task
 
 Partitions = dict[str, list[dict[str, Any]]]
 
@@ -65,9 +65,9 @@ def demo(config: RunConfig, operands: Sequence[str]) -> int:
     from pipelines import flow
 
     with _cluster(config):
-        runtime = _run(config, flow.RENDER, {})
-        config = demos.on_corpus(config, runtime)
-        runtime = _run(config, flow.STAGES, _partitions(config))
+        rendered = _run(config, flow.RENDER, {})
+        config = demos.on_corpus(config, rendered)
+        runtime = _run(config, flow.STAGES, _partitions(config), rendered.tasks)
     demos.say_where(config, runtime)
     return 0
 
@@ -127,19 +127,24 @@ def _flow(config: RunConfig, target: str) -> Runtime:
         return _run(config, flow.until(target), partitions)
 
 
-def _run(config: RunConfig, stages: list[Stage[RunConfig]], partitions: Partitions) -> Runtime:
+def _run(
+    config: RunConfig,
+    stages: list[Stage[RunConfig]],
+    partitions: Partitions,
+    before: Sequence[Task] = (),
+) -> Runtime:
     """Plan and run a flow over the partitions of the source."""
     runtime = Runtime(config.workspace, config, code_version(), {"partitions": partitions})
     storage.write_bytes(storage.join(config.workspace, "config.yaml"), to_yaml(config).encode())
     digests = {name: lineage.digest(files) for name, files in partitions.items()}
     tasks = lineage.plan(stages, config, digests, runtime.store)
+    runtime.tasks = [*before, *tasks]
     lineage.run(stages, tasks, config, runtime)
-    runtime.finished = tasks
     return runtime
 
 
 def _partitions(config: RunConfig) -> Partitions:
-    from pipelines.ingest import discover
+    from pipelines.steps.discover import discover
 
     found = discover(config.source, config.ingest)
     return {name: [asdict(file) for file in files] for name, files in found.items()}

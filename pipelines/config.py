@@ -8,7 +8,7 @@ from captioning.config import CaptionSettings, LocalCaptionerSettings
 from infra import storage
 from infra.cluster import ClusterSettings
 from infra.config import Settings
-from infra.tracking import TrackingSettings
+from infra.tracking import TrackingSettings, tracking_uri
 from pipelines.corpus import CorpusSettings
 from pipelines.ingest_config import IngestSettings
 from pipelines.samples_config import SampleSettings
@@ -71,3 +71,8 @@ class RunConfig(Settings):
     def workspace(self) -> str:
         """The run's folder, as an absolute URI."""
         return storage.absolute(storage.join(self.output, self.name))
+
+    @property
+    def mlflow_uri(self) -> str:
+        """MLflow's address, for a person to open."""
+        return tracking_uri(self.tracking, self.workspace)

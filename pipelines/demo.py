@@ -36,7 +36,7 @@ def say_where(config: RunConfig, runtime: Runtime) -> None:
         "",
         f"report      {report}",
         f"numbers     {storage.join(runtime.workspace, 'report.json')}",
-        f"MLflow      mlflow ui --backend-store-uri {config.tracking_uri}",
+        f"MLflow      mlflow ui --backend-store-uri {config.mlflow_uri}",
         "            then open http://127.0.0.1:5000",
         f"serve       snapvideo serve {again}",
         f"            then open http://127.0.0.1:{config.serve.port}/docs;",

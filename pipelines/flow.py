@@ -22,7 +22,8 @@ STAGES: list[Stage[RunConfig]] = [
         "captioner",  # human captions -> a small captioner, where no model is named
         captions.build_captioner,
         after=("ingest",),
-        identity=("captioning.model", "captioner", "seed"),
+        identity=("captioning.model", "captioner"),
+        neutral=captions.CAPTIONER_NEUTRAL,
     ),
     Stage(
         "caption",  # clips without a caption -> captions with a recipe
@@ -73,7 +74,7 @@ STAGES: list[Stage[RunConfig]] = [
     ),
     Stage(
         "report",  # everything -> one page
-        reporting.report,
+        reporting.report_run,
         after=("ingest", "caption", "release", "stage1", "stage2", "samples"),
         identity=("name", "truth"),
     ),

@@ -42,8 +42,8 @@ class Runtime:
     """What the driver found out before planning, such as the files of each partition."""
     started: dict[str, float] = field(default_factory=dict)
     """Stage to the monotonic clock when it began."""
-    finished: Sequence[Task] = ()
-    """The tasks of the flow once it has run."""
+    tasks: Sequence[Task] = ()
+    """Every task of the flow, those of an earlier flow of the same command first."""
     _attempts: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -69,10 +69,15 @@ class Runtime:
 
     def manifest(self, stage: str) -> Manifest:
         """Return the manifest of a finished stage that works on everything at once."""
-        (task,) = [task for task in self.finished if task.stage == stage]
+        (task,) = [task for task in self.tasks if task.stage == stage]
         found = manifests.load(self.store, task.stage, task.partition, task.key)
         assert found is not None, f"{stage} has not finished"
         return found
+
+    def finished(self) -> list[Manifest]:
+        """Return the manifest of every task that has finished, in the order of the flow."""
+        found = [manifests.load(self.store, t.stage, t.partition, t.key) for t in self.tasks]
+        return [manifest for manifest in found if manifest is not None]
 
     def inputs(self, task: Task, stage: str) -> list[Manifest]:
         """Return the manifests of the task's inputs from one stage, by partition."""

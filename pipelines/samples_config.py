@@ -1,6 +1,6 @@
 """Settings of what is sampled at the end of a run and by `snapvideo sample`."""
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from infra.config import Settings
 
@@ -24,5 +24,9 @@ class SampleSettings(Settings):
     """Classifier-free guidance weight of the first stage; 1 is off."""
     guidance_2: PositiveFloat = 1.0
     """Classifier-free guidance weight of the second stage; 1 is off."""
+    sigma_aug: PositiveFloat = 0.2
+    """Noise put on the first stage's video before the second reads it."""
+    fps: NonNegativeFloat = 0.0
+    """Frames per second; 0 takes the highest the model was trained at."""
     out: str = "samples"
     """Folder or URI where `snapvideo sample` writes."""

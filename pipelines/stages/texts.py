@@ -15,7 +15,10 @@ from train.text_config import TextSettings
 
 log = logging.getLogger(__name__)
 
-NEUTRAL = ("text.batch", "text.device", "text.num_workers")
+NEUTRAL = tuple(
+    f"text.{name}"
+    for name in ("batch", "device", "gpus_per_worker", "num_workers", "texts_per_commit")
+)
 
 
 def build_encoder(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:

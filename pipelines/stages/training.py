@@ -1,0 +1,86 @@
+"""Train both stages of the cascade and register what comes out."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from infra import storage, tracking
+from infra.config import Settings
+from pipelines.config import RunConfig
+from pipelines.runtime import Runtime, Task
+from pipelines.serving import STAGE1, STAGE2
+from pipelines.stages.texts import text_settings
+from train.config import TrainSettings
+
+_NEUTRAL = (
+    "gpus", "keep", "max_failures", "num_workers", "report_every", "save_every", "threads",
+    "reader.cache_mib", "reader.processes",
+)  # fmt: skip
+
+
+def neutral(section: str) -> tuple[str, ...]:
+    """Return the settings of a training section that leave its result as it is."""
+    return tuple(f"{section}.{name}" for name in _NEUTRAL)
+
+
+def train_stage1(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:
+    """Train the low-resolution model."""
+    (task,) = tasks
+    _train(task, config, runtime, 1, _whole(runtime).stage1, "", STAGE1)
+
+
+def train_stage2(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:
+    """Train the upsampler, starting from the first stage's averaged weights."""
+    (task,) = tasks
+    (below,) = runtime.inputs(task, "stage1")
+    _train(task, config, runtime, 2, _whole(runtime).stage2, below.outputs["bundle"], STAGE2)
+
+
+def _train(
+    task: Task,
+    config: RunConfig,
+    runtime: Runtime,
+    stage: Literal[1, 2],
+    settings: TrainSettings,
+    init_bundle: str,
+    model: str,
+) -> None:
+    from train.run import TrainJob, train_stage
+
+    (pinned,) = runtime.inputs(task, "release")
+    tracker = tracking.connect(_whole(runtime).tracking, runtime.workspace)
+    job = TrainJob(
+        run_name=f"stage{stage}-{task.key}",
+        stage=stage,
+        dataset_root=runtime.dataset,
+        release=pinned.outputs["name"],
+        settings=settings,
+        text=text_settings(config, runtime, task),
+        out_uri=storage.join(runtime.keyed_folder(task), "checkpoint"),
+        storage_uri=storage.join(runtime.keyed_folder(task), "state"),
+        init_bundle=init_bundle,
+        provenance={"key": task.key, "config": _resolved(runtime.settings)},
+    )
+    result = train_stage(job, tracker)
+    tags = {"key": task.key, "release_digest": result.release_digest, "code": runtime.code_version}
+    version = tracker.register(model, result.bundle_uri, result.mlflow_run_id, tags)
+    runtime.commit(
+        task,
+        {
+            "bundle": result.bundle_uri,
+            "stats": result.stats_uri,
+            "model": model,
+            "version": version,
+            "mlflow_run_id": result.mlflow_run_id,
+            "last_loss": result.last_loss,
+        },
+    )
+
+
+def _whole(runtime: Runtime) -> RunConfig:
+    """Return the settings with worker counts and places, which the task's own identity lacks."""
+    assert isinstance(runtime.settings, RunConfig)
+    return runtime.settings
+
+
+def _resolved(settings: Settings) -> dict[str, object]:
+    return settings.model_dump(mode="json")
