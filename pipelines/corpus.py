@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 PARTITIONS = ("shelf-1", "shelf-2")
 _TRUTH_FORMAT = 1
 _FILES_PER_TASK = 48
+_REPORT_S = 3.0
 _TEMPLATE_SHARES = (0.6, 0.2, 0.2)
 
 
@@ -126,7 +127,7 @@ def render(folder_uri: str, settings: CorpusSettings, seed: int) -> CorpusFacts:
     pending = [task.remote(source_uri, plans[i : i + _FILES_PER_TASK], settings) for i in starts]
     truth: list[FileTruth] = []
     while pending:
-        done, pending = ray.wait(pending)
+        done, pending = ray.wait(pending, num_returns=len(pending), timeout=_REPORT_S)
         truth += [one for part in ray.get(done) for one in part]
         _progress(len(truth), len(plans), time.monotonic() - began)
     truth.sort(key=lambda one: one.path)

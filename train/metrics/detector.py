@@ -102,6 +102,20 @@ def detect(frames: NDArray[np.uint8], share: float = 1.0) -> Detection:
     return Detection(True, Attributes(colour, shape, size, direction, speed, background), travel)
 
 
+def reduced(
+    frames: NDArray[np.uint8], num_frames: int, width: int, height: int
+) -> NDArray[np.uint8]:
+    """Return a clip [T, H, W, 3] at the geometry of samples, so that the judge is checked there.
+
+    Frames are evenly spaced from the first to the last; pixels are averaged over their area.
+    """
+    times = np.linspace(0, len(frames) - 1, num_frames).round().astype(int)
+    rows, columns = _area_weights(frames.shape[1], height), _area_weights(frames.shape[2], width)
+    flat = np.einsum("yh,thwc->tywc", rows, frames[times].astype(np.float64), optimize=True)
+    small = np.einsum("xw,tywc->tyxc", columns, flat, optimize=True)
+    return np.asarray(np.rint(small), np.uint8)
+
+
 def wilson(successes: int, num: int) -> tuple[float, float]:
     """Return the 95 % interval of a share (E. B. Wilson, 1927); (0, 1) when nothing was tried."""
     if num == 0:
@@ -128,6 +142,14 @@ def accuracy(pairs: Iterable[tuple[Attributes, Attributes]]) -> dict[str, Rate]:
     return {name: _rate(verdicts) for name, verdicts in right.items() if verdicts}
 
 
+def _area_weights(num_in: int, num_out: int) -> Floats:
+    """Return the share [num_out, num_in] that each old pixel has in each new one."""
+    edges = np.arange(num_out + 1) * num_in / num_out
+    left, right = np.arange(num_in), np.arange(num_in) + 1
+    overlap: Floats = np.minimum(edges[1:, None], right) - np.maximum(edges[:-1, None], left)
+    return np.maximum(overlap, 0) * (num_out / num_in)
+
+
 def _rate(verdicts: list[bool]) -> Rate:
     low, high = wilson(sum(verdicts), len(verdicts))
     return Rate(sum(verdicts) / len(verdicts), low, high, len(verdicts))
@@ -138,7 +160,7 @@ def _follow(frames: Floats) -> _Track | None:
     chroma = frames @ _OPPONENT
     chroma -= np.median(chroma.reshape(-1, 2), axis=0)
     strength = np.linalg.norm(chroma, axis=-1)
-    num_object_px = int(_MIN_AREA * strength[0].size)
+    num_object_px = max(1, int(_MIN_AREA * strength[0].size))
     full = np.sort(strength.reshape(len(frames), -1), axis=1)[:, -num_object_px:].mean(1)
     level = max(float(np.median(full)), 2 * _MIN_CHROMA)
     seen = [(i, mask) for i, s in enumerate(strength) if (mask := _object(s, level)) is not None]
