@@ -42,9 +42,6 @@ _MIN_FIT = 0.5  # share of the centroid's variance that the line must explain
 _LEVELS = (92.0, 144.0)  # between the mean brightness of dark, plain and light backgrounds
 _Z95 = 1.959963984540054
 
-_OPPONENT = np.array([[1, -1, 0], [0.5, 0.5, -1]]).T / np.array([2**0.5, 1.5**0.5])
-"""sRGB to the red-green and yellow-blue axes, each of unit length."""
-
 
 @dataclass(frozen=True)
 class Detection:
@@ -111,8 +108,8 @@ def reduced(
     """
     times = np.linspace(0, len(frames) - 1, num_frames).round().astype(int)
     rows, columns = _area_weights(frames.shape[1], height), _area_weights(frames.shape[2], width)
-    flat = np.einsum("yh,thwc->tywc", rows, frames[times].astype(np.float64), optimize=True)
-    small = np.einsum("xw,tywc->tyxc", columns, flat, optimize=True)
+    flat = np.einsum("yh,thwc->tywc", rows, frames[times].astype(np.float64))
+    small = np.einsum("xw,tywc->tyxc", columns, flat)
     return np.asarray(np.rint(small), np.uint8)
 
 
@@ -157,7 +154,7 @@ def _rate(verdicts: list[bool]) -> Rate:
 
 def _follow(frames: Floats) -> _Track | None:
     """Find the object in every frame; None where no frame shows one."""
-    chroma = frames @ _OPPONENT
+    chroma = _opponent(frames)
     chroma -= np.median(chroma.reshape(-1, 2), axis=0)
     strength = np.linalg.norm(chroma, axis=-1)
     num_object_px = max(1, int(_MIN_AREA * strength[0].size))
@@ -173,6 +170,12 @@ def _follow(frames: Floats) -> _Track | None:
     core = masks * (masks > 0.8 * masks.max((1, 2), keepdims=True))
     rgb = (core[..., None] * frames[index]).sum((1, 2)) / core.sum((1, 2))[:, None]
     return _Track(index, centre, area, masks, rgb)
+
+
+def _opponent(rgb: Floats) -> Floats:
+    """Turn sRGB [..., 3] into the red-green and yellow-blue axes [..., 2]; a grey has (0, 0)."""
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    return np.stack([(red - green) / 2**0.5, ((red + green) / 2 - blue) / 1.5**0.5], axis=-1)
 
 
 def _object(strength: Floats, level: float) -> Floats | None:
@@ -225,8 +228,8 @@ def _shape(track: _Track, size: str) -> str:
 
 def _colour(rgb: Floats) -> str:
     """Return the palette's name nearest in chroma to the object's median colour."""
-    palette = np.array(list(COLOURS.values())) @ _OPPONENT
-    seen = np.median(rgb, axis=0) @ _OPPONENT
+    palette = _opponent(np.array(list(COLOURS.values()), np.float64))
+    seen = _opponent(np.median(rgb, axis=0))
     return tuple(COLOURS)[int(np.argmin(np.linalg.norm(palette - seen, axis=1)))]
 
 
