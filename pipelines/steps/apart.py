@@ -32,10 +32,10 @@ def examine_apart(uris: list[str], work: Work, timeout_s: float) -> Iterator[Out
         work: Yields an outcome a file; runs in the other process, so it must pickle.
         timeout_s: Longest silence, seconds.
     """
-    left = list(uris)
-    while left:
-        for outcome in _one_process(left, work, timeout_s):
-            left.pop(0)
+    done = 0
+    while done < len(uris):
+        for outcome in _one_process(uris[done:], work, timeout_s):
+            done += 1
             yield outcome
 
 
