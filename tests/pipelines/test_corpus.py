@@ -19,6 +19,8 @@ from pipelines.corpus import (
     read_truth,
     render,
 )
+from pipelines.ingest_config import IngestSettings
+from pipelines.steps.source import examine
 from train.metrics.attributes import Attributes, is_held_out, parse
 
 SETTINGS = CorpusSettings(
@@ -101,6 +103,18 @@ def test_a_fault_spoils_the_file_in_its_way(fault):
         with pytest.raises(video.VideoError) as refusal:
             video.decode(data)
         assert refusal.value.reason == fault.reason
+
+
+@pytest.mark.parametrize("fault", corpus_faults.FAULTS.values(), ids=lambda fault: fault.name)
+def test_the_ingest_gives_each_fault_its_reason(fault, tmp_path):
+    one = FilePlan(f"x.{fault.ending}", (RED,), 5, None, fault.name)
+    path = tmp_path / one.path
+    path.write_bytes(file_bytes(one, SETTINGS))
+    if text := corpus_faults.caption_bytes(fault.name, None):
+        path.with_suffix(".txt").write_bytes(text)
+    found = examine(str(path), frozenset(), IngestSettings())
+    assert [refusal.reason for refusal in found.refusals] == [fault.reason]
+    assert bool(found.clips) != corpus_faults.refuses_file(fault.name)
 
 
 def test_a_cut_shows_its_two_shots_one_after_the_other():
