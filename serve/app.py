@@ -11,6 +11,7 @@ Ray Serve places, restarts and stops the processes; work reaches the replicas th
 import logging
 import socket
 import time
+import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,19 +72,18 @@ def run(settings: ServeSettings, served: Served) -> Server:
         http_options={"host": settings.host, "port": settings.port},
         logging_config=_QUIET,
     )
+    server = Server(_url(settings), database_url)
     jobs = Jobs(database_url)
     left_over = set(jobs.living_workers(settings.lease_s))
     try:
         _deploy(settings, served, database_url)
-        _wait_ready(jobs, settings, left_over)
+        _wait_ready(server.url, jobs, settings, left_over)
     except (RuntimeError, TimeoutError) as fault:
         _shutdown()
         raise ServiceError(
             f"serve: the application did not come up ({fault}); the replicas' log lines above "
             "say why; see also serve.start_timeout_s, serve.replicas, serve.threads"
         ) from fault
-    name = f"[{settings.host}]" if ":" in settings.host else settings.host
-    server = Server(f"http://{name}:{settings.port}", database_url)
     log.info(
         "serving url=%s model=%s replicas=%d", server.url, served.facts.name, settings.replicas
     )
@@ -106,6 +106,12 @@ def check_port(host: str, port: int) -> None:
                 f"serve.port: {host}:{port} cannot be listened on ({fault}); stop what uses it, "
                 "or set serve.port to a free port (and serve.host to an address of this machine)"
             ) from fault
+
+
+def _url(settings: ServeSettings) -> str:
+    """Return the address under which this machine reaches the ingress."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 def _check_device(settings: ServeSettings) -> None:
@@ -151,10 +157,17 @@ def _deploy(settings: ServeSettings, served: Served, database_url: str) -> None:
     ray.serve.run_many(targets)
 
 
-def _wait_ready(jobs: Jobs, settings: ServeSettings, left_over: set[str]) -> None:
+def _wait_ready(url: str, jobs: Jobs, settings: ServeSettings, left_over: set[str]) -> None:
     """Wait for every replica; `left_over` names those of an earlier server that was killed."""
     deadline = time.monotonic() + settings.start_timeout_s
     while len(jobs.living_workers(settings.lease_s).keys() - left_over) < settings.replicas:
         if time.monotonic() > deadline:
             raise TimeoutError(f"no replica was ready after {settings.start_timeout_s:g} s")
         time.sleep(_POLL_S)
+    try:
+        urllib.request.urlopen(f"{url}/healthz", timeout=10).close()
+    except OSError as fault:
+        raise TimeoutError(
+            f"{url} does not answer: {fault}; a Ray Serve that already runs in this cluster keeps "
+            "its own address, end it with `serve shutdown`"
+        ) from fault

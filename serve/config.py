@@ -17,7 +17,7 @@ class ModelSettings(Settings):
     """What a request's `model` says; also the only entry of /v1/models."""
     stage1: str = "snapvideo-stage1@champion"
     """First stage: a checkpoint folder's path or URI, or a registered `name@alias` or `name@3`."""
-    stage2: str = ""
+    stage2: str = "snapvideo-stage2@champion"
     """Second stage, named as `stage1` is; empty serves the first stage alone."""
     text_model: str = ""
     """Text encoder's folder or hub id; empty takes the one the checkpoint names."""

@@ -108,6 +108,7 @@ class CreateBody(BaseModel):
     guidance_scale: Weight | None = None
     guidance_scale_2: Weight | None = None
     true_cfg_scale: Weight | None = None
+    sigma_aug: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     negative_prompt: str = ""
 
 
@@ -159,7 +160,7 @@ def resolve(body: CreateBody, facts: ModelFacts, settings: ServeSettings) -> Vid
         steps_2=body.num_inference_steps_2 or max(defaults.steps_2, 2),
         guidance=guidance or max(defaults.guidance, 1.0),
         guidance_2=body.guidance_scale_2 or max(defaults.guidance_2, 1.0),
-        sigma_aug=defaults.sigma_aug,
+        sigma_aug=body.sigma_aug or defaults.sigma_aug,
     )
     _check_limits(request, settings)
     return request
@@ -195,6 +196,7 @@ def video_object(job: Job, facts: ModelFacts) -> dict[str, Any]:
         "num_inference_steps_2": request.steps_2 if facts.has_stage2 else None,
         "guidance_scale": request.guidance,
         "guidance_scale_2": request.guidance_2 if facts.has_stage2 else None,
+        "sigma_aug": request.sigma_aug if facts.has_stage2 else None,
         "negative_prompt": request.negative_prompt,
         "model_digest": job.model_digest,
     }

@@ -123,6 +123,12 @@ def _check_pair(models: ModelSettings, first: dict[str, Any], second: dict[str, 
             f"serve.models.stage2: {models.stage2!r} makes {upper} frames, serve.models.stage1 "
             f"{frames}; name two stages of one run"
         )
+    reads, size = second.get("low_res"), {key: first["model"][key] for key in ("height", "width")}
+    if reads not in (None, size):
+        raise ConfigError(
+            f"serve.models.stage2: {models.stage2!r} enlarges clips of {reads}, "
+            f"serve.models.stage1 makes {size}; name two stages of one run"
+        )
     encoders = [config["text_encoder"]["encoder_id"] for config in (first, second)]
     if encoders[0] != encoders[1]:
         raise ConfigError(

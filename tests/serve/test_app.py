@@ -31,7 +31,9 @@ def test_a_gpu_asked_for_and_absent_is_refused_by_its_setting(checkpoints, tmp_p
     if weights.torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     settings = ServeSettings(device="cuda", folder=str(tmp_path), port=free_port)
-    served = weights.find(settings.models.model_copy(update={"stage1": checkpoints[0]}))
+    served = weights.find(
+        settings.models.model_copy(update={"stage1": checkpoints[0], "stage2": ""})
+    )
     with pytest.raises(ConfigError, match=r"serve\.device: cuda"):
         app.run(settings, served)
 
