@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow as pa
 import ray
 import ray.data
-import ray.exceptions
 
 from infra.errors import DataError, SnapvideoError
 from infra.store.dataset import Dataset
@@ -23,7 +22,7 @@ from pipelines.ingest_config import IngestSettings
 from pipelines.steps.apart import examine_apart
 from pipelines.steps.commit import IngestCounts, Ledger
 from pipelines.steps.source import Outcome, examine_all
-from pipelines.steps.write import to_tables, write_media
+from pipelines.steps.write import to_fault, to_tables, write_media
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +81,10 @@ def cut_files(
     """Yield clips or refusals of each file of a batch; decoding happens in another process."""
     work = functools.partial(_examine_held, held, settings)
     uris = [str(uri) for uri in batch["item"].to_pylist()]
-    yield from to_tables(examine_apart(uris, work, settings.file_timeout_s))
+    try:
+        yield from to_tables(examine_apart(uris, work, settings.file_timeout_s))
+    except SnapvideoError as fault:
+        yield to_fault(fault)
 
 
 def _examine_held(
@@ -92,18 +94,13 @@ def _examine_held(
 
 
 def _blocks(rows: ray.data.Dataset) -> Iterator[pa.Table]:
-    """Yield finished blocks; what a task says the user did wrong is raised as it said it."""
-    try:
-        for block in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
-            assert isinstance(block, pa.Table)
-            yield block
-    except ray.exceptions.RayTaskError as fault:
-        cause: BaseException | None = fault
-        while cause is not None:
-            if isinstance(cause, SnapvideoError):
-                raise type(cause)(str(cause)) from fault
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        raise
+    """Yield finished blocks; a fault that a task met outside of the files is raised here."""
+    for block in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+        assert isinstance(block, pa.Table)
+        faults = block["fault"].drop_null()
+        if len(faults):
+            raise DataError(str(faults[0]))
+        yield block
 
 
 def _check_share(counts: IngestCounts, settings: IngestSettings) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from infra.errors import SnapvideoError
 from infra.store.dataset import Dataset
 from infra.store.media import write_shard
 from infra.store.schema import CLIPS
@@ -30,6 +31,7 @@ _OUTCOME: dict[str, pa.DataType] = {
     "caption": pa.string(),
     "refusals": pa.list_(_REFUSAL),
     "num_clips": pa.int64(),
+    "fault": pa.string(),  # what stops the run, for its driver to raise
     "clip": pa.struct(list(CLIPS)),
 }
 WRITTEN = pa.schema(_OUTCOME)
@@ -51,12 +53,23 @@ def to_tables(outcomes: Iterable[Outcome]) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist(rows or [common], schema=CUT)
 
 
-def write_media(rows: pa.Table, root: str) -> pa.Table:
-    """Return rows of the schema `WRITTEN`: the bytes are in one new shard, referred to.
+def to_fault(fault: SnapvideoError) -> pa.Table:
+    """Return a table of the schema `CUT` that stops the run.
 
-    Raises:
-        DataError: The shard cannot be written.
+    An exception in a Ray Data task would reach the driver without its class, below a traceback.
     """
+    return pa.Table.from_pylist([{"fault": str(fault)}], schema=CUT)
+
+
+def write_media(rows: pa.Table, root: str) -> pa.Table:
+    """Return rows of the schema `WRITTEN`: the bytes are in one new shard, referred to."""
+    try:
+        return _written(rows, root)
+    except SnapvideoError as fault:  # the disk is full, or the store does not answer
+        return to_fault(fault).select(WRITTEN.names)
+
+
+def _written(rows: pa.Table, root: str) -> pa.Table:
     clips, media = rows["clip"].to_pylist(), rows["media"].to_pylist()
     held = [
         (str(row["clip_id"]), data)
