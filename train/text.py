@@ -8,7 +8,6 @@ the embeddings table keeps them, so that cached and fresh ones agree).
     [embedding] = encoder.encode(["a red circle moves left"])     # [num_tokens, width]
 """
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,6 +18,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
 
+from infra import weights
 from infra.errors import ConfigError
 from train.text_config import TextSettings
 
@@ -37,12 +37,13 @@ class TextEncoder:
         """
         self.settings = settings
         self.device = _device(settings.device)
+        folder = weights.fetch(settings.model)
         try:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(
-                settings.model, revision=settings.revision
+                folder, revision=settings.revision
             )
             model = transformers.T5EncoderModel.from_pretrained(
-                settings.model,
+                folder,
                 revision=settings.revision,
                 dtype=getattr(torch, settings.dtype),
                 use_safetensors=True,
@@ -85,11 +86,9 @@ def encoder_id(settings: TextSettings) -> str:
     A local folder counts by the hash of its content, not by its path, so a copy elsewhere
     shares the cached embeddings; a hub model counts by its commit.
     """
-    folder = Path(settings.model)
-    if folder.is_dir():
-        name = f"local-{_digest(folder)[:16]}"
-    else:
-        name = f"{settings.model}@{settings.revision}"
+    name = weights.revision(settings.model, settings.revision)
+    if not weights.is_folder(settings.model):
+        name = f"{settings.model}@{name}"
     return f"{name}/{settings.max_tokens}/{settings.dtype}"
 
 
@@ -168,13 +167,3 @@ def _device(name: str) -> torch.device:
 
 def _frozen(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     return model.requires_grad_(False).to(device)
-
-
-def _digest(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*")):
-        if path.suffix in (".safetensors", ".json"):
-            digest.update(path.name.encode() + b"\0")
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

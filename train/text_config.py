@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 
 from infra.config import Settings
 
@@ -13,7 +13,7 @@ class TextSettings(Settings):
     """Which T5 encoder turns captions into what the video model reads."""
 
     model: str = "google-t5/t5-11b"
-    """Hub id, or a local folder that `from_pretrained` reads; safetensors only."""
+    """Hub id, or a folder (local or in S3) that `from_pretrained` reads; safetensors only."""
     revision: str = T5_11B_SAFETENSORS
     """Commit of the hub repository; the default is the one of T5-11B that holds safetensors.
     Unused for a local folder."""
@@ -27,3 +27,7 @@ class TextSettings(Settings):
     """Texts per forward pass."""
     num_workers: PositiveInt = 1
     """Actors of the embed stage, each with a copy of the encoder."""
+    gpus_per_worker: NonNegativeFloat = 0.0
+    """GPUs that each actor reserves."""
+    texts_per_commit: PositiveInt = 1024
+    """Texts between two commits: what a kill can cost."""

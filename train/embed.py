@@ -1,0 +1,110 @@
+"""Embed texts once: an anti-join, then the text encoder -> the embeddings table on Ray Data.
+
+Embeddings are keyed by (text hash, encoder id), so the same caption on two clips is embedded
+once, and a changed encoder leaves the old rows alone. Texts are committed block by block: a
+killed run repeats at most one block, a repeated run writes nothing twice.
+
+    embed_captions("s3://bucket/corpus", texts, TextSettings(), run_id="2026-11-20")
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import ray.data
+
+from infra.store.dataset import Dataset
+from infra.store.texts import text_hash
+from train.text import TextEncoder, encoder_id, pack
+from train.text_config import TextSettings
+
+log = logging.getLogger(__name__)
+
+Batch = dict[str, np.ndarray[Any, Any]]
+
+
+class Embedder:
+    """A text encoder as a Ray Data actor: texts in, rows of the embeddings table out."""
+
+    def __init__(self, settings: TextSettings, name: str, run_id: str) -> None:
+        """Load the encoder whose id is `name`."""
+        self._encoder = TextEncoder(settings)
+        self._constant = {"encoder_id": name, "run_id": run_id}
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return one row per text, its embedding as bfloat16 bytes."""
+        embeddings = self._encoder.encode([str(text) for text in batch["text"]])
+        constant = {name: np.full(len(embeddings), value) for name, value in self._constant.items()}
+        return constant | {
+            "text_hash": batch["text_hash"],
+            "num_tokens": np.array([len(one) for one in embeddings]),
+            "width": np.array([one.shape[1] for one in embeddings]),
+            "values": np.array([pack(one) for one in embeddings], dtype=object),
+        }
+
+
+def embed_captions(
+    dataset_root: str,
+    texts: Iterable[str],
+    settings: TextSettings,
+    run_id: str,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Write the embedding of every text that has none from this encoder; return how many.
+
+    Args:
+        dataset_root: Of an existing dataset.
+        texts: Captions; repeats count once.
+        settings: The encoder, and how to run it.
+        run_id: Written into each row.
+        on_progress: Called with (texts done, texts in all) after each commit.
+
+    Raises:
+        ConfigError: The encoder cannot be loaded.
+    """
+    started_s = time.monotonic()
+    dataset, name = Dataset.open(dataset_root), encoder_id(settings)
+    held = dataset.read("embeddings", columns=["text_hash"], where=pc.field("encoder_id") == name)
+    known = set(held["text_hash"].to_pylist())
+    fresh = {text_hash(text): text for text in texts}
+    rows = [{"text_hash": h, "text": t} for h, t in sorted(fresh.items()) if h not in known]
+    done = 0
+    if rows:
+        for commit in _committed(rows, dataset, settings, name, run_id).iter_rows():
+            done += commit["num_texts"]
+            log.info("embedded texts=%d of=%d", done, len(rows))
+            if on_progress:
+                on_progress(done, len(rows))
+    log.info("embedded texts=%d encoder=%s seconds=%.1f", done, name, time.monotonic() - started_s)
+    return done
+
+
+def _committed(
+    rows: list[dict[str, str]], dataset: Dataset, settings: TextSettings, name: str, run_id: str
+) -> ray.data.Dataset:
+    """Turn texts into committed embeddings; what comes out are counts."""
+    num_blocks = max(1, len(rows) // settings.texts_per_commit)
+    texts = ray.data.from_items(rows, override_num_blocks=num_blocks)
+    embedded = texts.map_batches(
+        Embedder,
+        fn_constructor_args=(settings, name, run_id),
+        batch_size=settings.batch,
+        compute=ray.data.ActorPoolStrategy(size=settings.num_workers),
+        num_gpus=settings.gpus_per_worker,
+    )
+    return embedded.map_batches(  # one committer, so that commits do not race
+        partial(_commit, dataset=dataset),
+        batch_size=settings.texts_per_commit,
+        batch_format="pyarrow",
+        compute=ray.data.TaskPoolStrategy(size=1),
+    )
+
+
+def _commit(batch: Any, dataset: Dataset) -> Batch:  # noqa: ANN401 - an Arrow table, which Ray types as Any
+    """Append a block of embeddings in one commit; return how many."""
+    dataset.append_new("embeddings", batch.to_pylist(), key=("text_hash", "encoder_id"))
+    return {"num_texts": np.array([len(batch)])}
