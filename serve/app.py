@@ -63,6 +63,7 @@ def run(settings: ServeSettings, served: Served) -> Server:
         ConfigError: The port is taken, or a GPU is asked for and absent.
         ServiceError: The job table cannot be opened, or the replicas do not come up.
     """
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     check_port(settings.host, settings.port)
     _check_device(settings)
     database_url = table.url_for(settings.database, settings.folder)
@@ -79,10 +80,11 @@ def run(settings: ServeSettings, served: Served) -> Server:
         _deploy(settings, served, database_url)
         _wait_ready(server.url, jobs, settings, left_over)
     except (RuntimeError, TimeoutError) as fault:
+        reason = _replica_fault() or str(fault)
         _shutdown()
         raise ServiceError(
-            f"serve: the application did not come up ({fault}); the replicas' log lines above "
-            "say why; see also serve.start_timeout_s, serve.replicas, serve.threads"
+            f"serve: the application did not come up: {reason}; see the log lines above, "
+            "serve.start_timeout_s, serve.replicas and serve.threads"
         ) from fault
     log.info(
         "serving url=%s model=%s replicas=%d", server.url, served.facts.name, settings.replicas
@@ -155,6 +157,16 @@ def _deploy(settings: ServeSettings, served: Served, database_url: str) -> None:
         ),
     ]
     ray.serve.run_many(targets)
+
+
+def _replica_fault() -> str:
+    """Return the last line of what a replica that cannot start has said; empty for none."""
+    for application in ray.serve.status().applications.values():
+        for deployment in application.deployments.values():
+            lines = deployment.message.strip().splitlines()
+            if deployment.status == "DEPLOY_FAILED" and lines:
+                return lines[-1]
+    return ""
 
 
 def _wait_ready(url: str, jobs: Jobs, settings: ServeSettings, left_over: set[str]) -> None:
