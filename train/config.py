@@ -39,10 +39,10 @@ class OptimizerSettings(Settings):
     """Global gradient norm above which gradients are scaled down; 0 is off."""
     ratio_min: NonNegativeFloat = 0.01
     """Least trust ratio; 0 is LAMB as published."""
-    ratio_max: PositiveFloat = 10.0
-    """Greatest trust ratio; .inf is LAMB as published."""
-    weight_norm_clamp: PositiveFloat = float("inf")
-    """Weight norms above this count as this in the trust ratio."""
+    ratio_max: NonNegativeFloat = 10.0
+    """Greatest trust ratio; 0 is no bound, LAMB as published."""
+    weight_norm_clamp: NonNegativeFloat = 0.0
+    """Weight norms above this count as this in the trust ratio; 0 is no bound."""
     exempt_lr_scale: NonNegativeFloat = 0.2
     """Learning rate of biases, gains and frequencies, as a factor."""
     ema_half_life_steps: PositiveFloat = 6000.0

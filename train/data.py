@@ -175,7 +175,7 @@ class Reader:
             return self._cache[key]
         clip = video.decode(media.read_media(self._root, row))
         frames = _resized(
-            torch.from_numpy(clip.frames), self._geometry.height, self._geometry.width
+            torch.from_numpy(np.array(clip.frames)), self._geometry.height, self._geometry.width
         )
         decoded = _Decoded(frames, clip.pts_s, (clip.frames.shape[1], clip.frames.shape[2]))
         self._cache[key] = decoded

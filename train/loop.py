@@ -11,6 +11,7 @@ import logging
 import math
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ def train_worker(config: dict[str, Work]) -> None:
     """Train one rank's share from the last checkpoint, or the start, to the last step."""
     work = config["work"]
     settings = work.settings
-    logs.setup()
+    _quiet()
     torch.set_num_threads(settings.threads)
     rank, num_ranks = dist.get_rank(), dist.get_world_size()
     shape = PRESETS[settings.preset]
@@ -172,6 +173,13 @@ class Stats:
         self._since = time.perf_counter()
 
 
+def _quiet() -> None:
+    """Log our own lines; Ray repeats each checkpoint twice, DeepSpeed calls what torch renames."""
+    logs.setup()
+    logging.getLogger("ray").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+
+
 def _start(model: torch.nn.Module, settings: TrainSettings, num_ranks: int) -> tuple[Any, Lamb]:
     knobs = settings.optimizer
     return engine.start(
@@ -180,8 +188,8 @@ def _start(model: torch.nn.Module, settings: TrainSettings, num_ranks: int) -> t
             betas=(knobs.beta_1, knobs.beta_2),
             weight_decay=knobs.weight_decay,
             ratio_min=knobs.ratio_min,
-            ratio_max=knobs.ratio_max,
-            weight_norm_clamp=knobs.weight_norm_clamp,
+            ratio_max=knobs.ratio_max or math.inf,
+            weight_norm_clamp=knobs.weight_norm_clamp or math.inf,
             exempt_lr_scale=knobs.exempt_lr_scale,
             ema_half_life_steps=knobs.ema_half_life_steps,
             ema_ramp=knobs.ema_ramp,
