@@ -9,7 +9,7 @@ class SampleSettings(Settings):
     """Which videos to ask the trained model for."""
 
     prompts: tuple[str, ...] = (
-        "a large red circle moves left slowly over a plain grey background",
+        "a large red circle moves left slowly over a plain charcoal background",
     )
     """What to ask for; the demo takes combinations that its corpus never shows."""
     per_prompt: PositiveInt = 1

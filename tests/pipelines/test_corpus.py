@@ -26,7 +26,7 @@ from train.metrics.attributes import Attributes, is_held_out, parse
 SETTINGS = CorpusSettings(
     num_videos=24, num_images=8, num_faulty=9, num_duplicates=2, num_cuts=1, num_frames=6
 )
-RED = Attributes("red", "circle", "large", "left", "quickly", "plain grey")
+RED = Attributes("red", "circle", "large", "left", "quickly", "plain charcoal")
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_the_ingest_gives_each_fault_its_reason(fault, tmp_path):
 
 
 def test_a_cut_shows_its_two_shots_one_after_the_other():
-    blue = Attributes("blue", "square", "small", "up", "slowly", "light checkered")
+    blue = Attributes("blue", "square", "small", "up", "slowly", "grey checkered")
     frames = frames_of(FilePlan("shelf-1/x.mp4", (RED, blue), 5, None), SETTINGS)
     assert len(frames) == 2 * SETTINGS.num_frames
     jumps = np.abs(np.diff(frames.astype(float), axis=0)).mean((1, 2, 3))

@@ -13,9 +13,9 @@ from train.metrics import shapes
 from train.metrics.attributes import Attributes, caption
 from train.metrics.detector import accuracy, detect
 
-WANTED = Attributes("red", "circle", "large", "left", "quickly", "plain grey")
+WANTED = Attributes("red", "circle", "large", "left", "quickly", "plain charcoal")
 FRAMES = shapes.clip(WANTED, seed=1, num_frames=8, width=32, height=24)
-STILL = Attributes("blue", "square", "small", None, None, "dark gradient")
+STILL = Attributes("blue", "square", "small", None, None, "black gradient")
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from train.metrics.attributes import (
     stills,
 )
 
-CLIP = Attributes("red", "circle", "large", "left", "slowly", "plain grey")
+CLIP = Attributes("red", "circle", "large", "left", "slowly", "plain charcoal")
 
 
 def test_a_caption_reads_as_english():
-    assert caption(CLIP) == "a large red circle moves left slowly over a plain grey background"
+    assert caption(CLIP) == "a large red circle moves left slowly over a plain charcoal background"
 
 
 @pytest.mark.parametrize("template", range(NUM_TEMPLATES))
@@ -33,8 +33,8 @@ def test_what_a_text_does_not_say_is_none():
 
 
 def test_a_prompt_without_speed_has_no_gap():
-    prompt = caption(Attributes("red", "circle", "large", "left", None, "plain grey"))
-    assert prompt == "a large red circle moves left over a plain grey background"
+    prompt = caption(Attributes("red", "circle", "large", "left", None, "plain charcoal"))
+    assert prompt == "a large red circle moves left over a plain charcoal background"
 
 
 def test_agreement_asks_only_for_what_the_truth_has():

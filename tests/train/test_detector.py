@@ -84,7 +84,7 @@ def test_stills_are_read_from_one_frame():
 
 
 def test_speed_is_judged_by_the_time_that_the_frames_span(clips):
-    truth = Attributes("red", "circle", "small", "left", "quickly", "plain grey")
+    truth = Attributes("red", "circle", "small", "left", "quickly", "plain charcoal")
     first_half = shapes.clip(truth, 0)[:9]
     assert detect(first_half, share=8 / 15).attributes.speed == "quickly"
     assert detect(first_half).attributes.speed == "slowly"

@@ -5,8 +5,8 @@ videos can be judged without a learned model. Captions are written from attribut
 (`caption`) and read back from any text (`parse`); some combinations are never rendered
 (`is_held_out`), to tell learning from memory.
 
-    caption(Attributes("red", "circle", "large", "left", "slowly", "plain grey"))
-    # a large red circle moves left slowly over a plain grey background
+    caption(Attributes("red", "circle", "large", "left", "slowly", "plain charcoal"))
+    # a large red circle moves left slowly over a plain charcoal background
 """
 
 import itertools
@@ -25,7 +25,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 """Names and sRGB values; neighbours on the colour wheel are 60 degrees or so apart."""
 
 SHAPES = ("circle", "square", "triangle")
-SIZES: dict[str, float] = {"small": 0.29, "large": 0.50}
+SIZES: dict[str, float] = {"small": 0.36, "large": 0.54}
 """Diameter of the circle of equal area, as a share of the frame's shorter side."""
 
 DIRECTIONS = ("left", "right", "up", "down")
@@ -38,7 +38,7 @@ STEPS: dict[str, tuple[int, int]] = {
 """Unit vectors (x to the right, y down)."""
 
 SPEEDS = ("slowly", "quickly")
-BACKGROUNDS = ("plain grey", "dark gradient", "light checkered")
+BACKGROUNDS = ("plain charcoal", "black gradient", "grey checkered")
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "colour": tuple(COLOURS),

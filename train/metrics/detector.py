@@ -39,7 +39,7 @@ _MAX_AREA = 0.4  # of the frame; a large object has 0.15
 _MIN_SHARE = 0.6  # of all coloured pixels that one object must hold; noise is many pieces
 _MIN_TRAVEL = 0.12  # of the free path; a slow object crosses 0.50 of it
 _MIN_FIT = 0.5  # share of the centroid's variance that the line must explain
-_LEVELS = (92.0, 144.0)  # between the mean brightness of dark, plain and light backgrounds
+_LEVELS = (33.0, 62.0)  # between the mean brightness of gradient, plain and checkered backgrounds
 _Z95 = 1.959963984540054
 
 
