@@ -82,7 +82,7 @@ class Header:
 def is_image(head: bytes) -> bool:
     """Return whether the first 16 bytes of a file are those of a still image."""
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    return head.startswith(_MAGIC) or webp or head[4:12] in (b"ftypavif", b"ftypheic")
+    return head.startswith(_MAGIC) or webp or head[4:12] == b"ftypavif"
 
 
 def encode_image(frame: Frames, kind: Literal["png", "jpeg", "webp"] = "png") -> bytes:

@@ -233,26 +233,35 @@ def encode_video(
     file = io.BytesIO()
     options = {"fflags": "+bitexact"}  # no random identifiers, no version strings
     with av.open(file, mode="w", format=container, container_options=options) as out:
-        stream = out.add_stream(codec, rate=rate)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        context = stream.codec_context
-        context.thread_count, context.colorspace = 1, BT601
-        # x264's macroblock tree varies from run to run on small pictures (seen in 22 of 91 clips).
-        context.options = {"crf": str(crf), "x264-params": "mbtree=0"}
-        if codec == "libvpx-vp9":
-            context.options = {"crf": str(crf), "b": "0", "deadline": "good", "cpu-used": "5"}
+        stream = _encoder(out, codec, rate, (width, height), crf)
         if pts_s is not None:
-            context.time_base = Fraction(1, 90_000)
+            stream.codec_context.time_base = Fraction(1, 90_000)
         for index, pixels in enumerate(itertools.chain([first], images)):
             rgb = av.VideoFrame.from_ndarray(
                 np.ascontiguousarray(pixels[:height, :width]), format="rgb24"
             )
             frame = rgb.reformat(format="yuv420p", dst_colorspace=BT601)
             if pts_s is not None:
-                frame.time_base, frame.pts = context.time_base, round(pts_s[index] * 90_000)
+                frame.time_base, frame.pts = Fraction(1, 90_000), round(pts_s[index] * 90_000)
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
     return file.getvalue()
+
+
+def _encoder(
+    out: av.container.OutputContainer, codec: str, rate: Fraction, size: tuple[int, int], crf: int
+) -> av.VideoStream:
+    """Add a stream whose encoder gives the same bytes for the same frames."""
+    stream = out.add_stream(codec, rate=rate)
+    assert isinstance(stream, av.VideoStream)
+    (stream.width, stream.height), stream.pix_fmt = size, "yuv420p"
+    context = stream.codec_context
+    context.thread_count, context.colorspace = 1, BT601
+    # x264's macroblock tree varies from run to run on small pictures (seen in 22 of 91 clips).
+    context.options = {"crf": str(crf), "x264-params": "mbtree=0"}
+    if codec == "libvpx-vp9":
+        context.options = {"crf": str(crf), "b": "0", "deadline": "good", "cpu-used": "5"}
+    return stream
 
 
 def _best_stream(container: av.container.InputContainer) -> av.VideoStream:

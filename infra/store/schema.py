@@ -32,7 +32,7 @@ CLIPS = _columns(
         "source_id": _text,  # SHA-256 of the source's bytes
         "source_uri": _text,
         "src_start_pts": _int,  # in units of src_tb, counted from the source's first frame
-        "src_end_pts": _int,  # exclusive; -1: to the end
+        "src_end_pts": _int,  # exclusive
         "src_tb_num": _int,
         "src_tb_den": _int,
         "shot_index": _int,

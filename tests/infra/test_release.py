@@ -119,3 +119,12 @@ def test_embeddings_come_back_as_their_bits(dataset):
     found = made.embeddings("e")
     assert len(found) == 3
     assert np.array_equal(found[text_hash("a still")], bits)
+
+
+def test_a_selection_by_source_and_transform_takes_only_those(dataset):
+    dataset.append(
+        "clips", [clip("mine", source_id="s"), clip("other", source_id="s", transform_id="u")]
+    )
+    dataset.append("captions", [caption("mine", "one"), caption("other", "two")])
+    made = release.create(dataset, "r", Selection(source_ids=("s",), transform_id="t"))
+    assert made.clips()["clip_id"].to_pylist() == ["mine"]
