@@ -46,7 +46,7 @@ def report_run(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> No
         curves=[curve for stage in ("stage1", "stage2") for curve in _curves(runtime, task, stage)],
         captions=_caption_accuracy(clips, captions, truth),
         sampled=detector.accuracy((s.wanted, s.seen) for s in samples) if truth else {},
-        judged=_judge_accuracy(runtime, clips, truth),
+        judged=_judge_accuracy(runtime, clips, truth, samples),
         quarantine=_quarantine(runtime, task),
         seconds=_seconds(runtime),
         provenance=_provenance(runtime, task, release),
@@ -117,17 +117,22 @@ def _caption_accuracy(
     return detector.accuracy(pairs) if pairs else {}
 
 
-def _judge_accuracy(runtime: Runtime, clips: Sequence[Row], truth: Truth) -> dict[str, Rate]:
-    """Return how often the judge is right on real clips, so that its word can be weighed."""
+def _judge_accuracy(
+    runtime: Runtime, clips: Sequence[Row], truth: Truth, samples: Sequence[SampleView]
+) -> dict[str, Rate]:
+    """Return how often the judge is right on real clips, shown as small as the samples are."""
     known = [clip for clip in clips if clip["kind"] == "video" and _true(clip, truth)]
-    chosen = np.linspace(0, len(known) - 1, min(_NUM_JUDGED, len(known))).astype(int)
+    if not known or not samples:
+        return {}
+    num_frames, height, width, _ = video.decode(samples[0].data).frames.shape
     pairs = []
-    for index in chosen:
+    for index in np.linspace(0, len(known) - 1, min(_NUM_JUDGED, len(known))).astype(int):
         shown = _true(known[index], truth)
-        assert shown is not None
+        assert shown is not None, "only clips with a known truth are judged"
         frames = video.decode(read_media(runtime.dataset, known[index])).frames
-        pairs.append((shown, detector.detect(frames).attributes))
-    return detector.accuracy(pairs) if pairs else {}
+        small = detector.reduced(frames, num_frames, width, height)
+        pairs.append((shown, detector.detect(small).attributes))
+    return detector.accuracy(pairs)
 
 
 def _true(clip: Row, truth: Truth) -> Attributes | None:
