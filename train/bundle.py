@@ -31,15 +31,11 @@ _NEEDED = ("stage", "model", "edm", "text_encoder", "framerates", "native", "pro
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded checkpoint: the network with averaged weights, ready to sample, and config.json."""
+    """A loaded checkpoint: the network with averaged weights, its diffusion, and config.json."""
 
     model: Fit
+    edm: Edm
     config: dict[str, Any]
-
-    @property
-    def edm(self) -> Edm:
-        """The diffusion that the network was trained for."""
-        return Edm.from_dict(self.config["edm"])
 
 
 def save(
@@ -107,6 +103,7 @@ def load(uri: str) -> Bundle:
             weights = safetensors.torch.load_file(storage.local_path(path))
         model = Fit(FitConfig.from_dict(config["model"]))
         model.load_state_dict(weights)
+        edm = Edm.from_dict(config["edm"])
     except (OSError, SafetensorError, RuntimeError, TypeError, KeyError, ValueError) as fault:
-        raise DataError(f"{path}: cannot be read ({fault}); choose another checkpoint") from fault
-    return Bundle(model.eval().requires_grad_(False), config)
+        raise DataError(f"{path}: cannot be used ({fault}); choose another checkpoint") from fault
+    return Bundle(model.eval().requires_grad_(False), edm, config)

@@ -1,0 +1,72 @@
+"""The checkpoint folder that users load."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from infra.errors import DataError
+from train import bundle
+from train.blueprint import Blueprint
+from train.config import TrainSettings
+
+
+@pytest.fixture
+def saved(tmp_path) -> str:
+    uri = str(tmp_path / "model")
+    plan = Blueprint.build(TrainSettings(), text_width=16, below=None)
+    weights = plan.network(seed=1, init_bundle="").state_dict()
+    facts = {"stage": 1, "text_encoder": {}, "framerates": [6.0], "provenance": {}}
+    bundle.save(uri, facts | plan.to_config(), weights, {k: v + 1 for k, v in weights.items()})
+    return uri
+
+
+def test_what_was_saved_is_loaded_ready_to_sample(saved):
+    loaded = bundle.load(saved)
+    torch.manual_seed(1)
+    again = Blueprint.build(TrainSettings(), 16, None).network(1, "").state_dict()
+    assert all(torch.equal(again[k], v) for k, v in loaded.model.state_dict().items())
+    assert not loaded.model.training
+    assert loaded.edm.sigma_in == 2.0
+
+
+def test_it_lies_in_s3_as_well(saved, s3):
+    from infra import storage
+
+    storage.upload_folder(Path(saved), f"{s3}/model")
+    assert bundle.load(f"{s3}/model").config["stage"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "format 2"),
+        ({"kind": "x"}, "not a checkpoint"),
+        ({"edm": None}, "cannot be used"),
+    ],
+)
+def test_another_format_is_refused(saved, change, message):
+    path = Path(saved, "config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match=message):
+        bundle.load(saved)
+
+
+def test_damaged_weights_are_refused(saved):
+    path = Path(saved, "model.safetensors")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"model\.safetensors"):
+        bundle.load(saved)
+
+
+def test_a_pickle_is_not_opened(saved):
+    path = Path(saved, "model.safetensors")
+    torch.save({"a": torch.ones(1)}, path)
+    with pytest.raises(DataError, match=r"model\.safetensors"):
+        bundle.load(saved)
+
+
+def test_a_folder_without_config_does_not_count(tmp_path):
+    with pytest.raises(DataError, match=r"config\.json"):
+        bundle.load(str(tmp_path))

@@ -1,0 +1,121 @@
+"""Batches from a real dataset: framerates, geometry, ranks, and clips that cannot be read."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from infra.errors import ConfigError, DataError
+from tests.train import little
+from train import data
+from train.config import ReaderSettings, TrainSettings
+from train.data import Geometry, Reader, Source, batches
+from train.text import encoder_id
+
+SMALL = Geometry(frames=4, height=12, width=16)
+SETTINGS = TrainSettings(
+    batch_videos=4, batch_images=2, reader=ReaderSettings(framerates=(12.0, 6.0, 3.0))
+)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Source:
+    root, text = little.make(tmp_path_factory.mktemp("reading"))
+    return Source(root, "r1", encoder_id(text))
+
+
+@pytest.fixture
+def damaged(tmp_path) -> Source:
+    """Three clips of one shard are overwritten."""
+    root, text = little.make(tmp_path)
+    (shard,) = Path(root, "media").glob("*.parquet")
+    content = bytearray(shard.read_bytes())
+    content[: len(content) // 4] = bytes(len(content) // 4)
+    shard.write_bytes(bytes(content))
+    return Source(root, "r1", encoder_id(text))
+
+
+def test_a_batch_has_the_shape_range_and_tokens_of_training(source):
+    batch = Reader(source, SETTINGS, SMALL).batch(0, 0, 1)
+    assert batch.clips.shape == (6, 3, 4, 12, 16)
+    assert batch.clips.min() >= -1
+    assert batch.clips.max() <= 1
+    assert batch.cond.text.shape[0] == 6
+    assert batch.cond.text_mask.any(dim=1).all()
+    assert batch.cond.framerate[4:].tolist() == [0.0, 0.0]
+    allowed = [math.log2(1 + 24 / fps) for fps in (12, 6)]
+    assert all(min(abs(u - a) for a in allowed) < 1e-3 for u in batch.cond.framerate[:4].tolist())
+
+
+def test_a_still_is_one_frame_repeated_and_a_video_moves(source):
+    batch = Reader(source, SETTINGS, SMALL).batch(0, 0, 1)
+    change = (batch.clips - batch.clips[:, :, :1]).abs().amax(dim=(1, 2, 3, 4))
+    assert change[4:].tolist() == [0.0, 0.0]
+    assert (change[:4] > 0.3).all()
+
+
+def test_two_ranks_together_read_what_one_reads(source):
+    alone = Reader(source, SETTINGS, SMALL).batch(3, 0, 1)
+    halves = [Reader(source, SETTINGS, SMALL).batch(3, rank, 2) for rank in range(2)]
+    videos = torch.cat([half.clips[:2] for half in halves])
+    images = torch.cat([half.clips[2:] for half in halves])
+    assert torch.equal(alone.clips, torch.cat([videos, images]))
+
+
+def test_the_cache_changes_nothing(source):
+    without = SETTINGS.reader.model_copy(update={"cache_mib": 0})
+    cold = Reader(source, SETTINGS.model_copy(update={"reader": without}), SMALL)
+    warm = Reader(source, SETTINGS, SMALL)
+    for step in (0, 5, 0):
+        assert torch.equal(cold.batch(step, 0, 1).clips, warm.batch(step, 0, 1).clips)
+
+
+def test_decoding_processes_change_nothing(source):
+    reader = Reader(source, SETTINGS, SMALL)
+    here = list(batches(reader, range(2, 5), 0, 1, processes=0))
+    there = list(batches(reader, range(2, 5), 0, 1, processes=1))
+    assert all(torch.equal(a.clips, b.clips) for a, b in zip(here, there, strict=True))
+
+
+def test_an_unreadable_clip_is_replaced_and_counted_the_same_way_each_time(damaged):
+    reader = ReaderSettings(framerates=(12.0,), max_bad_share=1.0)
+    settings = SETTINGS.model_copy(update={"reader": reader})
+    first, second = (Reader(damaged, settings, SMALL) for _ in range(2))
+    for step in range(4):
+        assert torch.equal(first.batch(step, 0, 1).clips, second.batch(step, 0, 1).clips)
+    assert 0 < first.num_bad < 9
+    assert first.num_bad == second.num_bad
+
+
+def test_too_many_unreadable_clips_stop_training_by_name(damaged):
+    reader = Reader(damaged, SETTINGS, SMALL)
+    with pytest.raises(DataError, match=r"reader\.max_bad_share"):
+        list(batches(reader, range(8), 0, 1, processes=0))
+
+
+def test_a_kind_that_the_release_lacks_is_named(tmp_path):
+    root, text = little.make(tmp_path, num_images=0)
+    with pytest.raises(ConfigError, match="batch_images: 2 asked for"):
+        Reader(Source(root, "r1", encoder_id(text)), SETTINGS, SMALL)
+
+
+def test_frames_are_those_nearest_in_time_at_variable_rate():
+    times = np.array([0.0, 0.1, 0.15, 0.5, 0.6])
+    assert data._nearest(times, np.array([0.0, 0.12, 0.3, 0.7])).tolist() == [0, 1, 2, 4]
+
+
+@pytest.mark.parametrize(("num_frames", "fps"), [(4, {12.0, 6.0}), (12, {12.0}), (7, {12.0, 6.0})])
+def test_a_framerate_is_drawn_among_those_that_fit(num_frames, fps):
+    times = np.arange(13) / 12
+    draws = [np.random.default_rng(i) for i in range(40)]
+    got = {data._framerate(times, num_frames, (24.0, 12.0, 6.0, 1.0), draw) for draw in draws}
+    assert got == fps
+
+
+def test_resizing_keeps_the_middle_and_averages():
+    frames = torch.zeros(1, 4, 12, 3, dtype=torch.uint8)
+    frames[:, :, 4:8] = 200
+    frames[:, ::2, 4:8] = 100
+    assert (data._resized(frames, 2, 2) == 150).all()
