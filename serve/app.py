@@ -64,8 +64,8 @@ def run(settings: ServeSettings, served: Served) -> Server:
         ServiceError: The job table cannot be opened, or the replicas do not come up.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    check_port(settings.host, settings.port)
     _check_device(settings)
+    check_port(settings.host, settings.port)
     database_url = table.url_for(settings.database, settings.folder)
     table.migrate(database_url)
     ray.serve.start(
