@@ -1,0 +1,86 @@
+"""The caption stage on real tables, a trained captioner and local Ray."""
+
+import pyarrow.compute as pc
+import pytest
+
+from captioning.config import CaptionSettings
+from captioning.recipe import recipe
+from captioning.refresh import caption_clips, stale
+from infra.errors import DataError
+
+
+@pytest.fixture
+def settings(captioner):
+    return CaptionSettings(model=captioner, max_new_tokens=12, batch=4, clips_per_commit=3)
+
+
+def synthetic(corpus):
+    return corpus.dataset.read("captions", where=pc.field("origin") == "synthetic").to_pylist()
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_every_clip_without_a_human_caption_gets_one_with_its_recipe(fresh_corpus, settings):
+    seen = []
+    counts = caption_clips(
+        fresh_corpus.root, None, settings, "run-1", lambda done, total: seen.append((done, total))
+    )
+    rows = synthetic(fresh_corpus)
+    assert counts.by_status == {"ok": 6}
+    assert {r["clip_id"] for r in rows} == {f"clip-{i}" for i in fresh_corpus.uncaptioned}
+    assert {r["recipe_id"] for r in rows} == {recipe(settings).recipe_id}
+    assert seen[-1] == (6, 6)
+    [kept] = fresh_corpus.dataset.read("recipes").to_pylist()
+    assert kept["recipe_id"] == counts.recipe_id
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_second_run_writes_nothing_and_a_new_recipe_writes_all(fresh_corpus, settings):
+    caption_clips(fresh_corpus.root, None, settings, "run-1")
+    again = caption_clips(fresh_corpus.root, None, settings, "run-2")
+    assert (again.num_stale, len(synthetic(fresh_corpus))) == (0, 6)
+    longer = settings.model_copy(update={"max_new_tokens": 13})
+    assert caption_clips(fresh_corpus.root, None, longer, "run-3").by_status == {"ok": 6}
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_after_a_kill_only_the_missing_clips_are_captioned(fresh_corpus, settings):
+    some = [f"clip-{index}" for index in fresh_corpus.uncaptioned[:4]]
+    caption_clips(fresh_corpus.root, some, settings, "run-1")
+    assert caption_clips(fresh_corpus.root, None, settings, "run-1").num_stale == 2
+    assert len(synthetic(fresh_corpus)) == 6
+
+
+def test_media_that_changed_make_a_caption_stale(fresh_corpus):
+    dataset, clip = fresh_corpus.dataset, f"clip-{fresh_corpus.uncaptioned[0]}"
+    row = {"clip_id": clip, "origin": "synthetic", "recipe_id": "r", "status": "ok"}
+    dataset.append("captions", [row | {"caption_id": "1", "media_sha256": "before"}])
+    assert clip in stale(dataset, "r")["clip_id"].to_pylist()
+
+
+def test_a_failed_caption_is_no_caption(fresh_corpus):
+    dataset, clip = fresh_corpus.dataset, f"clip-{fresh_corpus.uncaptioned[0]}"
+    [sha] = stale(dataset, "r", [clip])["media_sha256"].to_pylist()
+    row = {"clip_id": clip, "origin": "synthetic", "recipe_id": "r", "media_sha256": sha}
+    dataset.append("captions", [row | {"caption_id": "1", "status": "refused"}])
+    assert len(stale(dataset, "r", [clip])) == 1
+    dataset.append("captions", [row | {"caption_id": "2", "status": "ok"}])
+    assert len(stale(dataset, "r", [clip])) == 0
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_run_with_too_many_failures_is_refused_and_leaves_the_reasons(fresh_corpus, settings):
+    mute = settings.model_copy(update={"max_new_tokens": 2})
+    with pytest.raises(DataError, match=r"captioning\.max_failed_share"):
+        caption_clips(fresh_corpus.root, None, mute, "run-1")
+    assert {row["status"] for row in synthetic(fresh_corpus)} == {"truncated"}
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_lost_shard_becomes_an_error_row(fresh_corpus, settings):
+    dataset = fresh_corpus.dataset
+    lost = {"clip_id": "lost", "media_sha256": "0", "media_file": "media/gone.parquet"}
+    place = {"media_row": 0, "media_offset": 0, "media_length": 4, "media_crc32c": 0}
+    dataset.append("clips", [lost | place])
+    assert caption_clips(dataset.root, None, settings, "run-1").by_status == {"ok": 6, "error": 1}
+    [row] = [row for row in synthetic(fresh_corpus) if row["clip_id"] == "lost"]
+    assert "gone.parquet" in row["error"]
