@@ -100,14 +100,19 @@ class Blueprint:
                 ) from fault
         return model
 
-    def to_config(self) -> dict[str, Any]:
-        """Return what a checkpoint's config.json says of the network and the diffusion."""
+    def to_config(self, source_size: dict[str, int] | None = None) -> dict[str, Any]:
+        """Return what a checkpoint's config.json says of the network and the diffusion.
+
+        Args:
+            source_size: `source_height` and `source_width` of the training data, in pixels.
+        """
         low = self.low_shape
         return {
             "model": self.fit.to_dict(),
             "edm": self.edm.to_dict(),
             "native": {
                 "frames": self.fit.frames, "height": self.fit.height, "width": self.fit.width,
+                **(source_size or {}),
             },
             "low_res": {"height": low[2], "width": low[3]} if low else None,
             "low_noise": {"low": self.low_noise.low, "high": self.low_noise.high},

@@ -60,7 +60,7 @@ def save(
             whole = {k: tensor.contiguous() for k, tensor in tensors.items()}
             safetensors.torch.save_file(whole, path)
             storage.write_bytes(storage.join(uri, path.name), path.read_bytes())
-    text = json.dumps({"format": FORMAT, "kind": KIND} | config, indent=1, allow_nan=False)
+    text = json.dumps({"format": FORMAT, "kind": KIND} | config, indent=1)
     storage.write_bytes(storage.join(uri, "config.json"), text.encode())
 
 

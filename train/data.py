@@ -112,6 +112,15 @@ class Reader:
         self._bad: dict[str, str] = {}
 
     @property
+    def source_size(self) -> dict[str, int]:
+        """Median height and width of the sources, in pixels: what sampling assumes by default."""
+        rows = [row for stream in self._streams.values() for row in stream.rows]
+        return {
+            f"source_{side}": int(np.median([row[side] for row in rows]))
+            for side in ("height", "width")
+        }
+
+    @property
     def num_bad(self) -> int:
         """Clips that could not be read so far."""
         return len(self._bad)

@@ -64,7 +64,7 @@ def train_worker(config: dict[str, Work]) -> None:
         state = checkpoint.restore(folder, lamb) if folder else {}
     first = int(state.get("step", 0))
     stats = Stats(work, reader, first_step=first, seconds=float(state.get("seconds", 0.0)))
-    facts = {"release_digest": reader.digest, **plan.to_config()}
+    facts = {"release_digest": reader.digest, **plan.to_config(reader.source_size)}
 
     steps = range(first, settings.steps)
     incoming = batches(reader, steps, rank, num_ranks, settings.reader.processes)

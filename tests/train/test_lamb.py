@@ -1,10 +1,5 @@
 """LAMB under every ZeRO wrapper equals LAMB on whole parameters, and a naive one does not."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,90 +7,12 @@ import torch
 from safetensors.torch import load_file
 
 from tests.train import toy
+from tests.train.zero_cases import EXACT, TAMPERED
 from train.lamb import LambSettings, treatments
 from train.model.fit import Fit
 from train.model.presets import PRESETS
 
-ROOT = Path(__file__).parents[2]
 BOUND = 5e-6  # fp32 rounding over 12 steps, relative to how far a parameter moved
-
-EXACT = {
-    "zero0": {"stage": 0},
-    "zero1": {"stage": 1},
-    "zero2": {"stage": 2},
-    "zero3": {"stage": 3},
-    "zero2_clipped": {"stage": 2, "clip": 1.0},
-    "zero2_round_robin": {
-        "stage": 2,
-        "extra": {"zero_optimization": {"round_robin_gradients": True}},
-    },
-    "zero2_offloaded": {
-        "stage": 2,
-        "extra": {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}},
-    },
-    "zero3_small_groups": {
-        "stage": 3,
-        "extra": {"zero_optimization": {"sub_group_size": 60}},
-    },
-    "zero0_bf16": {"stage": 0, "extra": {"bf16": {"enabled": True}}},
-    "zero2_bf16": {"stage": 2, "extra": {"bf16": {"enabled": True}}},
-    "zero3_bf16": {"stage": 3, "extra": {"bf16": {"enabled": True}}},
-    "zero1_bf16_fp32_sums": {
-        "stage": 1,
-        "extra": {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}},
-    },
-    "zero0_nan": {"stage": 0, "nan_at": 7},
-    "zero2_nan": {"stage": 2, "nan_at": 7},
-}
-TAMPERED = {
-    "offsets_moved": {"stage": 2, "tamper": "offsets"},
-    "order_reversed": {"stage": 2, "tamper": "order"},
-    "values_changed": {"stage": 2, "tamper": "values"},
-}
-
-
-def launch(world_size: int, cases: list[dict], out: Path) -> None:
-    """Run every case in `world_size` processes; the first failing rank's log is shown."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    (out / f"cases{world_size}.json").write_text(json.dumps(cases))
-    command = [sys.executable, "-m", "tests.train.ranks", out / f"cases{world_size}.json", out]
-    base = os.environ | {"WORLD_SIZE": str(world_size), "OMP_NUM_THREADS": "1"}
-    base |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "CUDA_VISIBLE_DEVICES": ""}
-    ranks, logs = [], [out / f"log{world_size}-{rank}" for rank in range(world_size)]
-    for rank, log in enumerate(logs):
-        env = base | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        with log.open("wb") as sink:
-            ranks.append(subprocess.Popen(command, env=env, cwd=ROOT, stdout=sink, stderr=sink))
-    for process, log in zip(ranks, logs, strict=True):
-        try:
-            assert process.wait(240) == 0, log.read_text()[-4000:]
-        except BaseException:
-            for other in ranks:
-                other.kill()
-            raise
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> Path:
-    """Every case at two ranks, then the ones that resume at one rank what two have saved."""
-    out = tmp_path_factory.mktemp("zero")
-    cases = [{"name": name} | case for name, case in (EXACT | TAMPERED).items()]
-    cases += [{"name": "naive", "stage": 2, "naive": True}]
-    cases += [{"name": f"half{s}", "stage": s, "steps": 6} for s in (2, 3)]
-    cases += [
-        {"name": "same_size", "stage": 2, "load": str(out / "half2-state")},
-        {"name": "other_stage", "stage": 3, "load": str(out / "half2-state")},
-    ]
-    launch(2, cases, out)
-    resized = [
-        {"name": "alone2", "stage": 2},
-        {"name": "shrunk", "stage": 2, "load": str(out / "half2-state")},
-        {"name": "shrunk_to_stage_0", "stage": 0, "load": str(out / "half3-state")},
-    ]
-    launch(1, resized, out)
-    return out
 
 
 def displacement_error(got: dict, want: dict, kind: str) -> float:
