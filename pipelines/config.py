@@ -30,7 +30,7 @@ class StorageSettings(Settings):
 class RunConfig(Settings):
     """Everything that a run, or any one command of it, reads."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run; its folder is <output>/<name>."""
     output: str = "runs"
     """Local folder or s3://bucket/prefix that holds the runs."""

@@ -50,9 +50,9 @@ class CorpusSettings(Settings):
     """Second copies of videos, under another name in the other partition."""
     num_cuts: NonNegativeInt = 4
     """Video files that show two shots with a hard cut between them."""
-    captioned_share: float = Field(0.5, ge=0, le=1)
+    captioned_share: float = Field(default=0.5, ge=0, le=1)
     """Share of the clips and stills that come with a caption, as a text file of the same stem."""
-    webm_share: float = Field(0.25, ge=0, le=1)
+    webm_share: float = Field(default=0.25, ge=0, le=1)
     """Share of the videos that are WebM with VP9; the others are MP4 with H.264."""
     width: PositiveInt = 64
     """Pixels; even."""
@@ -62,9 +62,9 @@ class CorpusSettings(Settings):
     """Frames of a shot."""
     fps: PositiveFloat = 8.0
     """Frames a second."""
-    travel_slowly: float = Field(shapes.TRAVEL["slowly"], gt=0, le=1)
+    travel_slowly: float = Field(default=shapes.TRAVEL["slowly"], gt=0, le=1)
     """Share of the free path that a slow object crosses in a shot."""
-    travel_quickly: float = Field(shapes.TRAVEL["quickly"], gt=0, le=1)
+    travel_quickly: float = Field(default=shapes.TRAVEL["quickly"], gt=0, le=1)
     """Share of the free path that a quick object crosses in a shot."""
 
 

@@ -15,7 +15,7 @@ STAGES: list[Stage[RunConfig]] = [
     Stage(
         "ingest",  # files -> clips, images, quarantine
         ingest.ingest,
-        identity=("ingest",),
+        identity=("ingest.accept", "ingest.cut"),
         partitioned=True,
     ),
     Stage(

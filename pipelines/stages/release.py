@@ -11,9 +11,10 @@ from pipelines.runtime import Runtime, Task
 def pin(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:
     """Create the release named by this task's key; an identical one that exists counts."""
     (task,) = tasks
-    sources = sorted(
-        {one for done in runtime.inputs(task, "ingest") for one in done.outputs["source_ids"]}
+    ingested = [done.outputs for done in runtime.inputs(task, "ingest")]
+    selection = release.Selection(
+        source_ids=tuple(sorted({source for one in ingested for source in one["source_ids"]})),
+        transform_id=ingested[0]["transform_id"],
     )
-    dataset = Dataset.open(runtime.dataset)
-    made = release.create(dataset, task.key, release.Selection(source_ids=tuple(sources)))
+    made = release.create(Dataset.open(runtime.dataset), task.key, selection)
     runtime.commit(task, {"name": made.name, "digest": made.digest})
