@@ -5,9 +5,10 @@ between two steps is plain tensors, so any of its requests can be saved, and tak
 another process with the identical result.
 
 Each request's noise comes from its own seed and texts are padded to one length, so a video does
-not depend on what it is denoised with. Group sizes are rounded up to powers of two (the row count
-is the one thing that a matrix product's rounding may depend on: measured on CPU, 0 between
-groups of 2, 4 and 8, and at most 4e-7 between those and a single request, in pixels of [-1, 1]).
+not depend on what it is denoised with. What a matrix product's rounding may depend on is the
+number of rows and, with very few, the place among them (measured on CPU: other mates 0, other
+rows at most 1e-6 in pixels of [-1, 1], so at most one grey level). Hence group sizes are rounded
+up to powers of two, and a saved request goes on in the row it had.
 
     generator = Generator(stage1, stage2, encoder)
     denoising = generator.begin([request])
@@ -20,7 +21,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,7 @@ from train.text import TextEncoder
 
 Frames = npt.NDArray[np.uint8]
 Purpose = Literal["stage1", "stage2", "low_res"]
+Item = TypeVar("Item")
 _CACHED_TEXTS = 4096
 
 
@@ -52,15 +54,26 @@ class Stage:
 
 @dataclass(frozen=True)
 class Saved:
-    """One request's state between two steps; tensors lack the batch axis."""
+    """One request's state between two steps; tensors lack the batch axis.
+
+    Attributes:
+        stage: The stage it is in, 1 or 2.
+        row: Its place in the group.
+        rows: Rows of the group.
+        state: Where the stage's walk stands.
+        low: The first stage's clip, once that is finished.
+    """
 
     stage: int
+    row: int
+    rows: int
     state: SamplerState
     low: Tensor | None
 
     def pack(self) -> bytes:
         """Return the state as a safetensors file."""
-        tensors = {"x": self.state.x, "position": torch.tensor([self.stage, self.state.step])}
+        position = torch.tensor([self.stage, self.state.step, self.row, self.rows])
+        tensors = {"x": self.state.x, "position": position}
         if self.state.latents is not None:
             tensors["latents"] = self.state.latents
         if self.low is not None:
@@ -76,10 +89,9 @@ class Saved:
             KeyError, ValueError, safetensors.SafetensorError: It is none.
         """
         tensors = safetensors.torch.load(data)
-        stage, step = tensors["position"].tolist()
-        return cls(
-            stage, SamplerState(tensors["x"], step, tensors.get("latents")), tensors.get("low")
-        )
+        stage, step, row, rows = tensors["position"].tolist()
+        state = SamplerState(tensors["x"], step, tensors.get("latents"))
+        return cls(stage, row, rows, state, tensors.get("low"))
 
 
 class Generator:
@@ -116,17 +128,9 @@ class Generator:
         """Return requests of one `batch_key` before their first step."""
         return Denoising(self, requests, rows=_bucket(len(requests)))
 
-    def resume(
-        self, requests: Sequence[VideoRequest], saved: Sequence[Saved], rows: int
-    ) -> "Denoising":
-        """Return requests as they were saved, all at the same step.
-
-        Args:
-            requests: Requests of one `batch_key`.
-            saved: The state of each.
-            rows: `Denoising.rows` at the time, which keeps the rounding the same.
-        """
-        return Denoising(self, requests, rows=max(rows, _bucket(len(requests))), saved=saved)
+    def resume(self, requests: Sequence[VideoRequest], saved: Sequence[Saved]) -> "Denoising":
+        """Return requests of one group, or some of them, as they were saved at one step."""
+        return Denoising(self, requests, rows=saved[0].rows, saved=saved)
 
     def conditioning(self, requests: Sequence[VideoRequest]) -> tuple[Conditioning, Conditioning]:
         """Return what the network is told with the prompts, and with the negative prompts."""
@@ -178,16 +182,16 @@ class Denoising:
         saved: Sequence[Saved] | None = None,
     ) -> None:
         """Set the group up; use `Generator.begin` or `Generator.resume`."""
-        self._generator = generator
-        self._requests = [*requests, *[requests[-1]] * (rows - len(requests))]
-        self._num_videos, self.rows = len(requests), rows
+        self._generator, self.rows = generator, rows
+        self._places = [each.row for each in saved] if saved else list(range(len(requests)))
+        self._requests = _placed(requests, self._places, rows)
         self._num_steps = [requests[0].steps, requests[0].steps_2][: len(generator.stages)]
         self._low: Tensor | None = None
         self.stage = 1
-        if saved is None:
-            self._state = self._noise("stage1")
+        if saved:
+            self._restore(_placed(saved, self._places, rows))
         else:
-            self._restore([*saved, *[saved[-1]] * (rows - len(saved))])
+            self._state = self._noise("stage1")
         self._denoiser = self._make_denoiser()
 
     @property
@@ -225,20 +229,21 @@ class Denoising:
 
     def save(self, index: int) -> Saved:
         """Return the state of one request."""
-        latents = self._state.latents
+        row, latents = self._places[index], self._state.latents
         state = SamplerState(
-            self._state.x[index].cpu(),
+            self._state.x[row].cpu(),
             self._state.step,
-            None if latents is None else latents[index].cpu(),
+            None if latents is None else latents[row].cpu(),
         )
-        return Saved(self.stage, state, None if self._low is None else self._low[index].cpu())
+        low = None if self._low is None else self._low[row].cpu()
+        return Saved(self.stage, row, self.rows, state, low)
 
     def videos(self) -> list[Frames]:
         """Return each request's frames, uint8 [T, H, W, 3]."""
         assert self.done, "videos are read after the last step"
         clips = sampler.finish(self._state, self._generator.stages[-1].edm).clamp(-1, 1)
         pixels = ((clips + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1).cpu()
-        return [clip.numpy() for clip in pixels[: self._num_videos]]
+        return [pixels[row].numpy() for row in self._places]
 
     def _noise(self, purpose: Purpose) -> SamplerState:
         stage = self._generator.stages[self.stage - 1]
@@ -282,6 +287,12 @@ class Denoising:
 def _bucket(count: int) -> int:
     """Return the next power of two."""
     return 1 << (count - 1).bit_length()
+
+
+def _placed(items: Sequence[Item], places: Sequence[int], rows: int) -> list[Item]:
+    """Return `rows` items: each at its place, copies of the last one in between."""
+    by_place = dict(zip(places, items, strict=True))
+    return [by_place.get(row, items[-1]) for row in range(rows)]
 
 
 def _seed(seed: int, purpose: Purpose) -> int:

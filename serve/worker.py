@@ -128,15 +128,14 @@ class Worker:
     def _open(self, claimed: Sequence[Job]) -> Denoising:
         """Return the jobs' group where it was last saved, else before its first step."""
         requests = [VideoRequest.model_validate(job.request) for job in claimed]
-        digest, _, rows = claimed[0].checkpoint_group.partition("/")
-        if digest != self._digest[:16]:
+        if claimed[0].checkpoint_group.partition("/")[0] != self._digest[:16]:
             return self._generator.begin(requests)
         try:
             saved = [Saved.unpack(storage.read_bytes(str(job.checkpoint_ref))) for job in claimed]
         except (SnapvideoError, SafetensorError, KeyError, ValueError) as fault:
             log.warning("saved state unreadable, starting over (%s)", fault)
             return self._generator.begin(requests)
-        resumed = self._generator.resume(requests, saved, int(rows.partition("/")[0]))
+        resumed = self._generator.resume(requests, saved)
         log.info("resumed jobs=%d step=%d", len(claimed), resumed.steps_done)
         return resumed
 
@@ -144,7 +143,7 @@ class Worker:
         self, denoising: Denoising, active: dict[int, Job], *, save: bool
     ) -> dict[int, Job]:
         """Write where the jobs stand; return those to go on with."""
-        group = f"{self._digest[:16]}/{denoising.rows}/{denoising.steps_done}" if save else ""
+        group = f"{self._digest[:16]}/{uuid.uuid4().hex[:16]}" if save else ""
         steps = [
             Progress(
                 id=job.id,

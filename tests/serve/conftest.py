@@ -20,7 +20,7 @@ from train.model.presets import PRESETS
 from train.text import TextEncoder, build_tiny_t5, encoder_id
 from train.text_config import TextSettings
 
-WORDS = ["a large red circle moves left over a plain grey background", "small blue square up"]
+WORDS = ["a large red circle moves left over a plain charcoal background", "small blue square up"]
 
 
 @pytest.fixture(scope="session")

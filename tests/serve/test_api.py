@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-PROMPT = "a large red circle moves left over a plain grey background"
+PROMPT = "a large red circle moves left over a plain charcoal background"
 FAST = {"num_inference_steps": 3, "num_inference_steps_2": 2}
 LONG = {"num_inference_steps": 1000}
 
