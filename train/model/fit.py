@@ -20,9 +20,6 @@ from torch.utils.checkpoint import checkpoint
 
 from train.model.layers import Attention, FeedForward, Norm, ScalarEmbedding
 
-INIT_GAIN = 1 / math.sqrt(3)
-TABLE_STD = 0.02
-
 
 @dataclass(frozen=True)
 class FitConfig:
@@ -48,6 +45,13 @@ class FitConfig:
     patch_pos: Literal["factorized", "full", "group"] = "factorized"
     qk_norm: bool = False
     checkpointing: bool = False
+    init_gain: float = 1 / math.sqrt(3)
+    """Factor on PyTorch's first weights of stem, blocks and output; sqrt(3) keeps the variance
+    from layer to layer, without which the text is barely heard in a small network."""
+    position_std: float = 0.02
+    """Standard deviation of the position tables at the start; patches enter with 1."""
+    latent_std: float = 0.02
+    """Standard deviation of the latents at the start."""
 
     def __post_init__(self) -> None:
         if not self.inside_height:
@@ -206,9 +210,13 @@ class Fit(nn.Module):
         values = config.patch**2
         self.stem = nn.Linear(config.in_channels * values, p)
         self.stem_norm = nn.LayerNorm(p)
-        self.time_pos = _table(config.frames, p) if config.patch_pos == "factorized" else None
-        self.space_pos = _table(_space_rows(config), p)
-        self.latents = _table(config.latents, z)
+        self.time_pos = (
+            _table(config.frames, p, config.position_std)
+            if config.patch_pos == "factorized"
+            else None
+        )
+        self.space_pos = _table(_space_rows(config), p, config.position_std)
+        self.latents = _table(config.latents, z, config.latent_std)
         self.carry_ff = FeedForward(z)
         self.carry_norm = Norm(z, gain=0.0)
         self.text = nn.Linear(config.text_width, c, bias=False)
@@ -219,7 +227,7 @@ class Fit(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.out_norm = Norm(p)
         self.out = nn.Linear(p, 3 * values)
-        _shrink(self.stem, self.blocks, self.carry_ff, self.out)
+        _scale(config.init_gain, self.stem, self.blocks, self.carry_ff, self.out)
 
     def forward(
         self,
@@ -310,8 +318,8 @@ class Fit(nn.Module):
         return x[:, :, :, : config.height]
 
 
-def _table(rows: int, width: int) -> nn.Parameter:
-    return nn.Parameter(TABLE_STD * torch.randn(rows, width))
+def _table(rows: int, width: int, std: float) -> nn.Parameter:
+    return nn.Parameter(std * torch.randn(rows, width))
 
 
 def _space_rows(config: FitConfig) -> int:
@@ -319,9 +327,9 @@ def _space_rows(config: FitConfig) -> int:
     return math.prod(sizes[config.patch_pos])
 
 
-def _shrink(*modules: nn.Module) -> None:
+def _scale(gain: float, *modules: nn.Module) -> None:
     for module in modules:
         for part in module.modules():
             if isinstance(part, nn.Linear):
                 with torch.no_grad():
-                    part.weight.mul_(INIT_GAIN)
+                    part.weight.mul_(gain)
