@@ -23,13 +23,13 @@ from train.text_config import TextSettings
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = TrainSettings(
-    steps=12,
+    steps=40,
     batch_videos=4,
     batch_images=2,
     optimizer=OptimizerSettings(warmup_steps=2),
     reader=ReaderSettings(framerates=(12.0, 6.0)),
-    report_every=3,
-    save_every=4,
+    report_every=4,
+    save_every=8,
 )
 
 
@@ -82,8 +82,8 @@ def test_a_stage_ends_with_a_bundle_that_loads_and_says_where_it_is_from(undistu
 
 
 def test_numbers_reach_the_file_and_mlflow(undisturbed, tracker):
-    assert [row["step"] for row in rows(undisturbed)] == [3, 6, 9, 12]
-    assert tracker.last_step(undisturbed.mlflow_run_id, "loss") == 12
+    assert [row["step"] for row in rows(undisturbed)] == list(range(4, 41, 4))
+    assert tracker.last_step(undisturbed.mlflow_run_id, "loss") == 40
     assert rows(undisturbed)[-1]["loss"] == pytest.approx(undisturbed.last_loss)
 
 
@@ -95,7 +95,7 @@ def test_a_finished_stage_is_exported_again_without_training(undisturbed, place,
 
 def test_a_worker_killed_in_the_middle_changes_nothing(undisturbed, place, tracker):
     stats = place[0] / "worker-killed" / "state" / "stats.jsonl"
-    killer = subprocess.Popen([sys.executable, "-c", KILLER, stats, "6", str(os.getpid())])
+    killer = subprocess.Popen([sys.executable, "-c", KILLER, stats, "12", str(os.getpid())])
     result = train_stage(job(place, "worker-killed"), tracker)
     assert killer.wait(60) == 0, "no worker was killed"
     assert same_weights(result.bundle_uri, undisturbed.bundle_uri)
@@ -107,7 +107,7 @@ KILLER = textwrap.dedent("""
     while not (stats.exists() and f'"step": {step},' in stats.read_text()):
         time.sleep(0.01)
     for process in psutil.Process(int(sys.argv[3])).children(recursive=True):
-        if "RayTrainWorker" in " ".join(process.cmdline()):
+        if process.cmdline()[:1] and "ray::RayTrain" in process.cmdline()[0]:
             os.kill(process.pid, signal.SIGKILL)
             sys.exit(0)
     sys.exit(1)
