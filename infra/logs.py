@@ -7,7 +7,17 @@ import logging
 import os
 import sys
 
-_NOISY = ("alembic", "azure", "botocore", "deepspeed", "fsspec", "httpx", "matplotlib", "urllib3")
+_NOISY = (
+    "alembic",
+    "azure",
+    "botocore",
+    "deepspeed",
+    "fsspec",
+    "httpx",
+    "httpx2",
+    "matplotlib",
+    "urllib3",
+)
 
 
 def setup(level: str | None = None) -> None:

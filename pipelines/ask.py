@@ -4,10 +4,11 @@ The server listens on a free port of this machine for as long as the stage runs;
 go through the stock `openai` client.
 """
 
+import hashlib
+import json
 import logging
 import socket
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -80,16 +81,23 @@ def free_port() -> int:
 def _create(
     client: openai.OpenAI, model: str, prompt: str, seed: int, settings: SampleSettings
 ) -> str:
-    asked = {
+    asked: dict[str, float] = {
         "seed": seed,
         "num_inference_steps": settings.steps,
         "num_inference_steps_2": settings.steps_2,
         "guidance_scale": settings.guidance,
         "guidance_scale_2": settings.guidance_2,
+        "sigma_aug": settings.sigma_aug,
     }
     if settings.fps:
         asked["fps"] = settings.fps
-    job = client.videos.create(model=model, prompt=prompt, extra_body=asked)
+    same = hashlib.sha256(json.dumps([model, prompt, asked], sort_keys=True).encode()).hexdigest()
+    job = client.videos.create(
+        model=model,
+        prompt=prompt,
+        extra_body=asked,
+        extra_headers={"Idempotency-Key": same},  # a killed run finds its jobs again
+    )
     return job.id
 
 
@@ -99,8 +107,3 @@ def _finish(client: openai.OpenAI, job_id: str) -> bytes:
         reason = done.error.message if done.error else "no reason given"
         raise ServiceError(f"video {job_id} ended as {done.status}: {reason}")
     return bytes(client.videos.download_content(job_id).read())
-
-
-def accuracy_pairs(samples: Sequence[Sample]) -> list[tuple[str, str]]:
-    """Return (prompt, file) of every sample, for the judge."""
-    return [(sample.prompt, sample.file) for sample in samples]

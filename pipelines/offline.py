@@ -8,7 +8,7 @@ import serve.weights
 from infra import storage, video
 from pipelines.config import RunConfig
 from pipelines.samples_config import SampleSettings
-from pipelines.serving import model_settings
+from pipelines.serving import registry
 from serve.schema import ModelFacts, VideoRequest
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def sample(config: RunConfig, settings: SampleSettings) -> Iterator[str]:
         DataError: The run has no registered model yet.
         ConfigError: The models cannot be sampled together.
     """
-    served = serve.weights.find(model_settings(config))
+    served = serve.weights.find(config.serve.models, registry(config))
     generator = serve.weights.load(served, config.serve.device)
     wanted = list(_requests(settings, served.facts))
     began = time.monotonic()

@@ -64,8 +64,9 @@ class ServeSettings(Settings):
     """Address to listen on; the default is reachable from this machine only."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """TCP port of the HTTP ingress."""
-    folder: str = "runs/serve"
-    """Folder or URI of finished videos and of the states that interrupted jobs resume from."""
+    folder: str = ""
+    """Folder or URI of finished videos and of the states that interrupted jobs resume from;
+    empty is `serve` in the run's folder."""
     database: str = ""
     """SQLAlchemy URL of the job table; empty is SQLite in `folder` (which must then be local)."""
     models: ModelSettings = ModelSettings()

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from infra import storage
 from pipelines import ask
 from pipelines.config import RunConfig
 from pipelines.runtime import Runtime, Task
-from pipelines.serving import model_settings
+from pipelines.serving import registry
 
 
 def sample(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:
@@ -20,11 +21,10 @@ def sample(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:
     settings = whole.serve.model_copy(
         update={
             "port": ask.free_port(),
-            "folder": f"{runtime.keyed_folder(task)}/serve",
-            "models": model_settings(whole),
+            "folder": storage.join(runtime.keyed_folder(task), "serve"),
         }
     )
-    server = serve.app.run(settings, serve.weights.find(settings.models))
+    server = serve.app.run(settings, serve.weights.find(settings.models, registry(whole)))
     try:
         name = settings.models.name
         folder = runtime.folder(task)
