@@ -53,7 +53,7 @@ class LocalCaptionerSettings(Settings):
     """Frames that it sees of a clip; even."""
     side_px: PositiveInt = 32
     """Frames are squeezed to this side, pixels; a multiple of 8."""
-    width: PositiveInt = 96
+    width: PositiveInt = 64
     """Channels of encoder and decoder; a multiple of 32."""
     encoder_layers: PositiveInt = 3
     """Transformer layers over the video."""
@@ -71,8 +71,8 @@ class LocalCaptionerSettings(Settings):
     """Clips per step."""
     lr: PositiveFloat = 2e-3
     """Peak learning rate of AdamW; a cosine to zero after a short warm-up."""
-    num_threads: PositiveInt = 2
-    """CPU threads."""
+    num_threads: PositiveInt = 1
+    """CPU threads; so small a model gains little from a second one."""
     save_every: PositiveInt = 200
     """Steps between two saved states: what a kill can cost."""
     report_every: PositiveInt = 50
