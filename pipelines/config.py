@@ -9,7 +9,7 @@ from infra import storage
 from infra.cluster import ClusterSettings
 from infra.config import Settings
 from infra.tracking import TrackingSettings, tracking_uri
-from pipelines.corpus import CorpusSettings
+from pipelines.corpus_config import CorpusSettings
 from pipelines.ingest_config import IngestSettings
 from pipelines.samples_config import SampleSettings
 from serve.config import ServeSettings

@@ -19,12 +19,11 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from infra import storage, video
-from infra.config import Settings
 from infra.errors import DataError
 from pipelines import corpus_faults
+from pipelines.corpus_config import CorpusSettings
 from train.metrics import shapes
 from train.metrics.attributes import NUM_TEMPLATES, Attributes, caption, combinations, stills
 
@@ -35,37 +34,6 @@ _TRUTH_FORMAT = 1
 _FILES_PER_TASK = 48
 _REPORT_S = 3.0
 _TEMPLATE_SHARES = (0.6, 0.2, 0.2)
-
-
-class CorpusSettings(Settings):
-    """What the rendered source folder holds."""
-
-    num_videos: PositiveInt = 1080
-    """Video files that are whole and show one shot."""
-    num_images: NonNegativeInt = 360
-    """Still images, half PNG and half JPEG."""
-    num_faulty: NonNegativeInt = 16
-    """Files that are broken on purpose, the kinds in turns."""
-    num_duplicates: NonNegativeInt = 6
-    """Second copies of videos, under another name in the other partition."""
-    num_cuts: NonNegativeInt = 4
-    """Video files that show two shots with a hard cut between them."""
-    captioned_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of the clips and stills that come with a caption, as a text file of the same stem."""
-    webm_share: float = Field(default=0.25, ge=0, le=1)
-    """Share of the videos that are WebM with VP9; the others are MP4 with H.264."""
-    width: PositiveInt = 64
-    """Pixels; even."""
-    height: PositiveInt = 48
-    """Pixels; even."""
-    num_frames: PositiveInt = 16
-    """Frames of a shot."""
-    fps: PositiveFloat = 8.0
-    """Frames a second."""
-    travel_slowly: float = Field(default=shapes.TRAVEL["slowly"], gt=0, le=1)
-    """Share of the free path that a slow object crosses in a shot."""
-    travel_quickly: float = Field(default=shapes.TRAVEL["quickly"], gt=0, le=1)
-    """Share of the free path that a quick object crosses in a shot."""
 
 
 @dataclass(frozen=True)

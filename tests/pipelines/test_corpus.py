@@ -10,7 +10,6 @@ from infra import storage, video
 from pipelines import corpus_faults
 from pipelines.corpus import (
     PARTITIONS,
-    CorpusSettings,
     FilePlan,
     by_source,
     file_bytes,
@@ -19,6 +18,7 @@ from pipelines.corpus import (
     read_truth,
     render,
 )
+from pipelines.corpus_config import CorpusSettings
 from pipelines.ingest_config import IngestSettings
 from pipelines.steps.source import examine
 from train.metrics.attributes import Attributes, is_held_out, parse
