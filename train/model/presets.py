@@ -4,6 +4,7 @@ Stage 2 of a cascade is the preset with `-up` behind the name of stage 1; it rea
 stage's clip as three more channels and has the same blocks.
 """
 
+import math
 from dataclasses import replace
 
 from train.model.fit import FitConfig
@@ -34,6 +35,11 @@ _DEMO = FitConfig(
 )  # fmt: skip
 
 
+def _loud(base: FitConfig) -> FitConfig:
+    """Return a shape whose first weights let the text be heard within minutes (train/LOG.md)."""
+    return replace(base, init_gain=math.sqrt(3), position_std=0.5, latent_std=0.2)
+
+
 def _up(base: FitConfig, scale: int, group: tuple[int, int, int]) -> FitConfig:
     height, width = base.height * scale, base.width * scale
     return replace(
@@ -45,12 +51,12 @@ PRESETS: dict[str, FitConfig] = {
     "fit-500m": _FIT_500M,
     "fit-3.9b": _FIT_4B,
     "fit-3.9b-up": _up(_FIT_4B, 8, (16, 18, 16)),
-    "micro": _MICRO,
-    "micro-up": _up(_MICRO, 2, (4, 3, 2)),
-    "tiny": _TINY,
-    "tiny-up": _up(_TINY, 2, (8, 3, 2)),
-    "demo": _DEMO,
-    "demo-up": _up(_DEMO, 2, (8, 7, 4)),
+    "micro": _loud(_MICRO),
+    "micro-up": _up(_loud(_MICRO), 2, (4, 3, 2)),
+    "tiny": _loud(_TINY),
+    "tiny-up": _up(_loud(_TINY), 2, (8, 3, 2)),
+    "demo": _loud(_DEMO),
+    "demo-up": _up(_loud(_DEMO), 2, (8, 7, 4)),
     "small": replace(
         _FIT_500M, patch_width=192, latent_width=384, context_width=192, latents=128,
         blocks=4, layers=4, patch_head=48, latent_head=64, text_width=64,
