@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import ray
 import ray.train
 import ray.train.torch
 
@@ -22,9 +23,11 @@ from infra.errors import ConfigError, ServiceError
 from infra.provenance import code_version, package_versions
 from infra.tracking import Tracker
 from train import bundle, checkpoint
+from train.blueprint import Blueprint
 from train.config import TrainSettings
-from train.data import Source
+from train.data import Geometry, Reader, Source
 from train.loop import Work, train_worker
+from train.model.presets import PRESETS
 from train.progress import Follower
 from train.text_config import TextSettings
 
@@ -78,9 +81,9 @@ def train_stage(job: TrainJob, tracker: Tracker) -> TrainResult:
     """
     from train.text import encoder_id
 
-    if (job.stage == 2) != bool(job.init_bundle):
-        raise ConfigError("stage 2, and only stage 2, starts from a checkpoint: init_bundle")
     encoder = encoder_id(job.text)
+    source = Source(storage.absolute(job.dataset_root), job.release, encoder)
+    _check(job, source)
     state_uri = storage.absolute(job.storage_uri)
     stats_uri = storage.join(state_uri, "stats.jsonl")
     run_id = tracker.start_run(
@@ -88,20 +91,22 @@ def train_stage(job: TrainJob, tracker: Tracker) -> TrainResult:
     )
     tracker.log_text(run_id, settings_files.to_yaml(job.settings), "settings.yaml")
     work = Work(
-        source=Source(storage.absolute(job.dataset_root), job.release, encoder),
+        source=source,
         settings=job.settings,
         stats_uri=stats_uri,
         init_bundle=storage.absolute(job.init_bundle) if job.init_bundle else "",
         resume_uri=_mended(storage.join(state_uri, job.run_name)),
     )
     with Follower(stats_uri, tracker, run_id, job.run_name) as follower:
-        try:
-            result = _trainer(job, work, state_uri).fit()
-        except ray.train.TrainingFailedError as fault:
-            tracker.finish(run_id, ok=False)
-            raise _named(fault, job) from fault
-    assert result.checkpoint is not None, "the last step always saves"
-    digest = _export(job, result.checkpoint, encoder, stats_uri)
+        found = _finished(storage.join(state_uri, job.run_name), job.settings.steps)
+        if found is None:
+            try:
+                found = _trainer(job, work, state_uri).fit().checkpoint
+            except ray.train.TrainingFailedError as fault:
+                tracker.finish(run_id, ok=False)
+                raise _named(fault, job) from fault
+    assert found is not None, "the last step always saves"
+    digest = _export(job, found, encoder, stats_uri)
     tracker.finish(run_id, ok=True)
     last = follower.last
     return TrainResult(
@@ -113,6 +118,37 @@ def train_stage(job: TrainJob, tracker: Tracker) -> TrainResult:
         last_loss=float(last.get("loss", float("nan"))),
         seconds=float(last.get("seconds", 0.0)),
     )
+
+
+def _check(job: TrainJob, source: Source) -> None:
+    """Find out here, and not in the workers, what cannot work."""
+    if (job.stage == 2) != bool(job.init_bundle):
+        raise ConfigError("stage 2, and only stage 2, starts from a checkpoint: init_bundle")
+    if job.settings.gpus:
+        have = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+        if have < job.settings.num_workers:
+            raise ConfigError(
+                f"gpus: {job.settings.num_workers} workers ask for a GPU each, the cluster has "
+                f"{have}; set gpus to false, lower num_workers, or add GPUs"
+            )
+    shape = PRESETS[job.settings.preset]
+    reader = Reader(source, job.settings, Geometry(shape.frames, shape.height, shape.width))
+    below = bundle.read_config(job.init_bundle) if job.init_bundle else None
+    Blueprint.build(job.settings, reader.text_width, below)
+
+
+def _finished(run_uri: str, steps: int) -> ray.train.Checkpoint | None:
+    """Return the checkpoint of the last step where an earlier attempt has reached it."""
+    newest = max(_checkpoints(run_uri), default="")
+    if not newest:
+        return None
+    uri = storage.join(run_uri, newest)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = storage.local_copy(uri, Path(scratch))
+        if not checkpoint.is_whole(folder) or checkpoint.read_state(folder)["step"] < steps:
+            return None
+    files, path = storage.filesystem(uri)
+    return ray.train.Checkpoint(path, files)
 
 
 def _trainer(job: TrainJob, work: Work, state_uri: str) -> ray.train.torch.TorchTrainer:
@@ -192,16 +228,19 @@ def _mended(run_uri: str) -> str:
 
 
 def _newest_whole(run_uri: str) -> str:
-    names = {
-        info.uri.removeprefix(run_uri + "/").partition("/")[0]
-        for info in storage.list_files(run_uri)
-    }
-    for name in sorted((n for n in names if n.startswith("checkpoint_")), reverse=True):
+    for name in sorted(_checkpoints(run_uri), reverse=True):
         uri = storage.join(run_uri, name)
         with tempfile.TemporaryDirectory() as scratch:
             if checkpoint.is_whole(storage.local_copy(uri, Path(scratch))):
                 return uri
     return ""
+
+
+def _checkpoints(run_uri: str) -> set[str]:
+    """Return the names of the run's checkpoint folders; they sort by time."""
+    files = storage.list_files(run_uri)
+    parts = [info.uri.removeprefix(run_uri + "/").split("/") for info in files]
+    return {part[0] for part in parts if len(part) > 1 and part[0].startswith("checkpoint_")}
 
 
 def _named(fault: BaseException, job: TrainJob) -> ConfigError | ServiceError:

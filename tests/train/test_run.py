@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from infra.errors import ConfigError
 from infra.tracking import Tracker, TrackingSettings, connect
 from tests.train import little
 from train import bundle
@@ -119,7 +121,7 @@ def test_a_driver_killed_in_the_middle_resumes_to_the_same_result(undisturbed, p
     driver = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
     state = place[0] / "driver-killed" / "state" / "driver-killed"
     deadline = time.monotonic() + 120
-    while not list(state.glob("checkpoint_*")) and time.monotonic() < deadline:
+    while not list(state.glob("checkpoint_2*")) and time.monotonic() < deadline:
         assert driver.poll() is None, "the driver ended by itself"
         time.sleep(0.05)
     children = psutil.Process(driver.pid).children(recursive=True)
@@ -129,6 +131,30 @@ def test_a_driver_killed_in_the_middle_resumes_to_the_same_result(undisturbed, p
     for process in alive:
         process.kill()
     result = train_stage(job(place, "driver-killed"), tracker)
+    assert same_weights(result.bundle_uri, undisturbed.bundle_uri)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"init_bundle": "x"}, "init_bundle"),
+        ({"settings": SETTINGS.model_copy(update={"preset": "micro-up"})}, "is an upsampler"),
+        ({"settings": SETTINGS.model_copy(update={"gpus": True})}, "gpus: 2 workers"),
+    ],
+)
+def test_what_cannot_work_is_named_before_workers_start(ray_local, place, tracker, change, message):
+    with pytest.raises(ConfigError, match=message):
+        train_stage(job(place, "refused", **change), tracker)
+
+
+def test_a_torn_checkpoint_list_is_no_obstacle(undisturbed, place, tracker):
+    run = place[0] / "undisturbed" / "state" / "undisturbed"
+    whole = (run / "checkpoint_manager_snapshot.json").read_text()
+    target = place[0] / "torn" / "state" / "torn"
+    shutil.copytree(run, target)
+    (target / "checkpoint_manager_snapshot.json").write_text(whole[: len(whole) // 2])
+    shutil.rmtree(max(target.glob("checkpoint_2*")))
+    result = train_stage(job(place, "torn"), tracker)
     assert same_weights(result.bundle_uri, undisturbed.bundle_uri)
 
 
