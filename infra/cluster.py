@@ -16,6 +16,13 @@ from infra.errors import ConfigError, ServiceError
 
 log = logging.getLogger(__name__)
 
+_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing leaves the machine unasked
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+}
+
 
 class ClusterSettings(Settings):
     """Where Ray runs and what it may use."""
@@ -41,9 +48,8 @@ def start(settings: ClusterSettings) -> str:
         ConfigError: More GPUs are asked for than the machine has.
         ServiceError: The cluster at `address` does not answer.
     """
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    _quiet_environment()
-    import ray  # Ray reads the environment when it is imported
+    prepare()
+    import ray
 
     if ray.is_initialized():
         return ""
@@ -64,6 +70,12 @@ def start(settings: ClusterSettings) -> str:
     url = str(context.dashboard_url or "")
     log.info("ray started dashboard=%s", url or "off")
     return f"http://{url}" if url else ""
+
+
+def prepare() -> None:
+    """Set the environment that Ray reads when it is first imported; call this before."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 def stop() -> None:
@@ -98,13 +110,6 @@ def _check_gpus(num_gpus: int) -> None:
             f"cluster.num_gpus: {num_gpus} asked for, {found} found; set it to {found}, or install "
             "the CUDA build of torch and check `nvidia-smi`"
         )
-
-
-def _quiet_environment() -> None:
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine unasked
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
 
 
 def _worker_environment() -> dict[str, str]:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from infra import logs
+from infra import cluster, logs
 from infra.config import load
 from infra.errors import ConfigError, SnapvideoError
 from pipelines import commands
@@ -65,6 +65,7 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stdout.write(_help())
         return 0
     logs.setup()
+    cluster.prepare()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _call(words[0], words[1:])
