@@ -39,6 +39,8 @@ class ClusterSettings(Settings):
     """Serve Ray's own page on loopback while a cluster started here runs."""
     dashboard_host: str = "127.0.0.1"
     """Interface of that page."""
+    worker_logs: bool = False
+    """Show the log lines of workers too; they are kept in Ray's session folder either way."""
 
 
 def start(settings: ClusterSettings) -> str:
@@ -54,7 +56,7 @@ def start(settings: ClusterSettings) -> str:
     if ray.is_initialized():
         return ""
     if settings.address:
-        return _join(settings.address)
+        return _join(settings)
     _check_gpus(settings.num_gpus)
     context = ray.init(
         num_cpus=settings.num_cpus or max(4, psutil.cpu_count() or 1),
@@ -63,7 +65,7 @@ def start(settings: ClusterSettings) -> str:
         include_dashboard=settings.dashboard,
         dashboard_host=settings.dashboard_host,
         _node_ip_address="127.0.0.1",
-        log_to_driver=True,
+        log_to_driver=settings.worker_logs,
         configure_logging=False,
         runtime_env={"env_vars": _worker_environment()},
     )
@@ -86,11 +88,14 @@ def stop() -> None:
         ray.shutdown()
 
 
-def _join(address: str) -> str:
+def _join(settings: ClusterSettings) -> str:
     import ray
 
+    address = settings.address
     try:
-        context = ray.init(address=address, log_to_driver=True, configure_logging=False)
+        context = ray.init(
+            address=address, log_to_driver=settings.worker_logs, configure_logging=False
+        )
     except (ConnectionError, RuntimeError, ValueError) as fault:
         raise ServiceError(
             f"cluster.address: no Ray cluster answers at '{address}' ({fault}); start one with "

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from infra import cluster, doctor, storage
+from infra import cluster, doctor, storage, tracking
 from infra.config import from_yaml, to_yaml
 from infra.errors import ConfigError
 from infra.provenance import code_version
@@ -77,6 +77,8 @@ def sample(config: RunConfig, operands: Sequence[str]) -> int:
     from pipelines import offline
 
     prompts = tuple(operands) or config.samples.prompts
+    if not prompts:
+        raise ConfigError("sample: nothing to draw; say snapvideo sample 'a prompt' 'another'")
     settings = config.samples.model_copy(update={"prompts": prompts})
     for uri in offline.sample(config, settings):
         sys.stdout.write(f"{uri}\n")
@@ -153,6 +155,7 @@ def _partitions(config: RunConfig) -> Partitions:
 @contextlib.contextmanager
 def _cluster(config: RunConfig) -> Iterator[None]:
     """Hold the run's lock and a Ray cluster."""
+    tracking.connect(config.tracking, config.workspace)  # one that is silent is refused at once
     with run_lock(config.workspace):
         cluster.start(config.cluster)
         try:

@@ -69,8 +69,9 @@ STAGES: list[Stage[RunConfig]] = [
     Stage(
         "samples",  # prompts -> videos, through the served models
         sampling.sample,
-        after=("encoder", "stage1", "stage2"),
+        after=("release", "encoder", "stage1", "stage2"),
         identity=("samples",),
+        neutral=("samples.out",),
     ),
     Stage(
         "report",  # everything -> one page

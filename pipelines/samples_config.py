@@ -8,10 +8,11 @@ from infra.config import Settings
 class SampleSettings(Settings):
     """Which videos to ask the trained model for."""
 
-    prompts: tuple[str, ...] = (
-        "a large red circle moves left slowly over a plain charcoal background",
-    )
-    """What to ask for; the demo takes combinations that its corpus never shows."""
+    prompts: tuple[str, ...] = ()
+    """What to ask for; empty takes captions of sources that training never read. The demo takes
+    combinations that its corpus never shows."""
+    num_prompts: PositiveInt = 8
+    """How many of those captions."""
     per_prompt: PositiveInt = 1
     """Videos per prompt, each with a seed of its own."""
     seed: NonNegativeInt = 0

@@ -33,7 +33,7 @@ def build_captioner(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) 
         source for done in runtime.inputs(task, "ingest") for source in done.outputs["source_ids"]
     ]
     folder = storage.join(runtime.keyed_folder(task), "captioner")
-    train_local(runtime.dataset, sources, config.captioner, str(storage.local_path(folder)))
+    train_local(runtime.dataset, sources, config.captioner, folder)
     runtime.commit(task, {"model": folder})
 
 

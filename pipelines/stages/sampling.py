@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from infra import storage
+from infra.store.release import Split, load
 from pipelines import ask
 from pipelines.config import RunConfig
 from pipelines.runtime import Runtime, Task
 from pipelines.serving import registry
+
+UNSEEN: tuple[Split, ...] = ("test", "validation")
 
 
 def sample(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:
@@ -24,11 +27,29 @@ def sample(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:
             "folder": storage.join(runtime.keyed_folder(task), "serve"),
         }
     )
+    wanted = config.samples
+    if not wanted.prompts:
+        (pinned,) = runtime.inputs(task, "release")
+        prompts = unseen_captions(runtime.dataset, pinned.outputs["name"], wanted.num_prompts)
+        wanted = wanted.model_copy(update={"prompts": prompts})
     server = serve.app.run(settings, serve.weights.find(settings.models, registry(whole)))
     try:
         name = settings.models.name
         folder = runtime.folder(task)
-        samples = ask.collect(f"{server.url}/v1", name, config.samples, folder)
+        samples = ask.collect(f"{server.url}/v1", name, wanted, folder)
     finally:
         server.shutdown()
     runtime.commit(task, {"samples": [asdict(one) for one in samples], "folder": folder})
+
+
+def unseen_captions(dataset: str, name: str, number: int) -> tuple[str, ...]:
+    """Return captions of sources that training does not read, else of any, evenly chosen."""
+    release = load(dataset, name)
+    texts = {row["clip_id"]: row["text"] for row in release.captions().to_pylist()}
+    for split in (*UNSEEN, None):
+        clips = release.clips(split)["clip_id"].to_pylist()
+        found = sorted({texts[clip] for clip in clips})
+        if found:
+            break
+    step = max(1, len(found) // number)
+    return tuple(found[::step][:number])
