@@ -66,16 +66,11 @@ class Captioner:
             ConfigError: It cannot be loaded or cannot be asked, or a GPU is asked for and absent.
         """
         device = _device(settings.device)
-        folder = weights.fetch(settings.model)
+        folder, small = weights.fetch(settings.model), check_model(settings)
         try:
-            config = transformers.AutoConfig.from_pretrained(folder, revision=settings.revision)
-            small = config.model_type == "vision-encoder-decoder"
             self._backend: Backend = (_VideoDecoder if small else _Chat)(folder, settings, device)
         except (OSError, ValueError) as fault:
-            raise ConfigError(
-                f"captioning.model {settings.model!r}: no image-text model with safetensors can be "
-                f"loaded ({fault}); give a hub id with captioning.revision, a folder, or `local`"
-            ) from fault
+            raise _unloadable(settings, fault) from fault
 
     def write(self, clips: Sequence[Frames]) -> list[Answer]:
         """Return an answer for each clip [F,H,W,3]."""
@@ -100,6 +95,22 @@ class Captioner:
         text = clean(self._backend.decode(words.tokens))
         status = verdict(text, truncated=not words.ended)
         return Answer(text, status, words.prompt_tokens, len(words.tokens))
+
+
+def check_model(settings: CaptionSettings) -> bool:
+    """Return whether the model is a video encoder with a decoder, and not one to chat with.
+
+    Reads its config only, so a driver can find a mistake before workers start.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    folder = weights.fetch(settings.model)
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, revision=settings.revision)
+    except (OSError, ValueError) as fault:
+        raise _unloadable(settings, fault) from fault
+    return bool(config.model_type == "vision-encoder-decoder")
 
 
 class _VideoDecoder:
@@ -179,6 +190,13 @@ def _load_model(family: Any, folder: str, settings: CaptionSettings, device: tor
         use_safetensors=True,
     )
     return model.to(device)
+
+
+def _unloadable(settings: CaptionSettings, fault: Exception) -> ConfigError:
+    return ConfigError(
+        f"captioning.model {settings.model!r}: no image-text model with safetensors can be loaded "
+        f"({fault}); give a hub id with captioning.revision, a folder, or `local`"
+    )
 
 
 def _until_end(tokens: list[int], ends: set[int], prompt_tokens: int) -> Words:

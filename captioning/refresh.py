@@ -10,19 +10,19 @@ and a run that is repeated writes nothing twice. Human captions are never touche
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 
 from captioning.config import CaptionSettings, FrameSettings
 from captioning.frames import load
-from captioning.model import Batch, Captioner
+from captioning.model import Captioner, check_model
 from captioning.recipe import Recipe, recipe
 from infra.errors import DataError
 from infra.store.dataset import Dataset
@@ -31,6 +31,7 @@ from infra.video import VideoError
 
 log = logging.getLogger(__name__)
 
+Row = dict[str, Any]
 Progress = Callable[[int, int], None]
 """Called with (clips done, clips in all) after each commit."""
 
@@ -43,7 +44,7 @@ class CaptionCounts:
     """What one call wrote."""
 
     num_stale: int
-    by_status: dict[str, int]
+    by_status: Mapping[str, int]
     recipe_id: str
     seconds: float
 
@@ -92,36 +93,34 @@ def caption_clips(
     started_s = time.monotonic()
     dataset, made_with = Dataset.open(dataset_root), recipe(settings)
     rows = stale(dataset, made_with.recipe_id, clip_ids)
-    counts: dict[str, int] = {}
+    report = on_progress or _log_progress(started_s)
+    counts: Counter[str] = Counter()
     if len(rows):
+        check_model(settings)
         _keep_recipe(dataset, made_with, run_id)
-        report = on_progress or _log_progress(started_s)
-        for commit in captions(rows, dataset, settings, made_with, run_id).iter_rows():
-            counts[commit["status"]] = counts.get(commit["status"], 0) + commit["num_clips"]
-            report(sum(counts.values()), len(rows))
+        written = captions(rows, dataset.root, settings)
+        size = settings.clips_per_commit
+        for block in written.iter_batches(batch_size=size, batch_format="pyarrow"):
+            assert isinstance(block, pa.Table)
+            _commit(block.to_pylist(), dataset, made_with, run_id)
+            counts.update(str(status) for status in block["status"].to_pylist())
+            report(counts.total(), len(rows))
     _check_failed(counts, settings.max_failed_share)
     seconds = time.monotonic() - started_s
-    log.info("captioned clips=%d by_status=%s seconds=%.1f", len(rows), counts, seconds)
-    return CaptionCounts(len(rows), counts, made_with.recipe_id, seconds)
+    log.info("captioned clips=%d by_status=%s seconds=%.1f", len(rows), dict(counts), seconds)
+    return CaptionCounts(len(rows), dict(counts), made_with.recipe_id, seconds)
 
 
-def captions(
-    rows: pa.Table, dataset: Dataset, settings: CaptionSettings, made_with: Recipe, run_id: str
-) -> ray.data.Dataset:
-    """Turn clips into committed captions; what comes out are counts."""
+def captions(rows: pa.Table, root: str, settings: CaptionSettings) -> ray.data.Dataset:
+    """Turn clips into what the model says about them; lazy."""
     clips = ray.data.from_arrow(rows).repartition(_num_blocks(len(rows), settings))
-    shown = clips.map(partial(_show, root=dataset.root, settings=settings.frames))  # 1 -> 1
-    written = shown.map_batches(
+    shown = clips.map(partial(_show, root=root, settings=settings.frames))  # 1 -> 1
+    return shown.map_batches(  # 1 -> 1
         Captioner,
         fn_constructor_args=(settings,),
         batch_size=settings.batch,
         compute=ray.data.ActorPoolStrategy(size=settings.num_workers),
         num_gpus=settings.gpus_per_worker,
-    )
-    return written.map_batches(  # one committer, so that commits do not race
-        partial(_commit, dataset=dataset, made_with=made_with, run_id=run_id),
-        batch_size=settings.clips_per_commit,
-        compute=ray.data.TaskPoolStrategy(size=1),
     )
 
 
@@ -129,7 +128,7 @@ def _num_blocks(num_rows: int, settings: CaptionSettings) -> int:
     return max(1, num_rows // settings.clips_per_commit)
 
 
-def _show(row: dict[str, Any], root: str, settings: FrameSettings) -> dict[str, Any]:
+def _show(row: Row, root: str, settings: FrameSettings) -> Row:
     """Add the frames that the model sees, or why there are none."""
     kept = {"clip_id": row["clip_id"], "media_sha256": row["media_sha256"]}
     try:
@@ -140,8 +139,8 @@ def _show(row: dict[str, Any], root: str, settings: FrameSettings) -> dict[str, 
     return kept | {"frames": frames.tobytes(), "shape": list(frames.shape), "error": ""}
 
 
-def _commit(batch: Batch, dataset: Dataset, made_with: Recipe, run_id: str) -> Batch:
-    """Append a block of captions in one commit; return how many of each status."""
+def _commit(rows: list[Row], dataset: Dataset, made_with: Recipe, run_id: str) -> None:
+    """Append a block of captions in one commit."""
     constant = {
         "lang": "en",
         "origin": "synthetic",
@@ -152,18 +151,12 @@ def _commit(batch: Batch, dataset: Dataset, made_with: Recipe, run_id: str) -> B
         "frame_policy": made_with.frame_policy,
         "run_id": run_id,
     }
-    rows = []
-    for index in range(len(batch["clip_id"])):
-        row = {name: column[index].item() if hasattr(column[index], "item") else column[index]
-               for name, column in batch.items()}  # fmt: skip
-        row["caption_id"] = _caption_id(row, made_with.recipe_id, run_id)
-        rows.append(row | constant)
+    for row in rows:
+        row |= constant | {"caption_id": _caption_id(row, made_with.recipe_id, run_id)}
     dataset.append_new("captions", rows, key=("caption_id",))
-    statuses, numbers = np.unique(batch["status"].astype(str), return_counts=True)
-    return {"status": statuses, "num_clips": numbers}
 
 
-def _caption_id(row: dict[str, Any], recipe_id: str, run_id: str) -> str:
+def _caption_id(row: Row, recipe_id: str, run_id: str) -> str:
     """Name a usable caption by what made it; a failed one also by its run, to be tried again."""
     words = [row["clip_id"], row["media_sha256"], recipe_id]
     if row["status"] != "ok":
@@ -176,14 +169,14 @@ def _keep_recipe(dataset: Dataset, made_with: Recipe, run_id: str) -> None:
     dataset.append_new("recipes", [row], key=("recipe_id",))
 
 
-def _check_failed(counts: dict[str, int], max_failed_share: float) -> None:
-    total = sum(counts.values())
-    failed = total - counts.get("ok", 0)
+def _check_failed(counts: Counter[str], max_failed_share: float) -> None:
+    total = counts.total()
+    failed = total - counts["ok"]
     if failed > max_failed_share * total:
         raise DataError(
-            f"captions: {failed} of {total} clips got no usable caption ({counts}), more than "
-            f"captioning.max_failed_share = {max_failed_share}; read the captions table's status "
-            "and error, and mend the model, the prompt or captioning.max_new_tokens"
+            f"captions: {failed} of {total} clips got no usable caption ({dict(counts)}), more "
+            f"than captioning.max_failed_share = {max_failed_share}; read status and error in the "
+            "captions table, and mend the model, the prompt or captioning.max_new_tokens"
         )
 
 

@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow.compute as pc
 import ray.data
 
+from infra.errors import DataError, SnapvideoError
 from infra.store.dataset import Dataset
 from infra.store.texts import text_hash
-from train.text import TextEncoder, encoder_id, pack
+from train.text import TextEncoder, check_encoder, encoder_id, pack
 from train.text_config import TextSettings
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ def embed_captions(
 
     Raises:
         ConfigError: The encoder cannot be loaded.
+        DataError: The table cannot be written.
     """
     started_s = time.monotonic()
     dataset, name = Dataset.open(dataset_root), encoder_id(settings)
@@ -74,7 +76,10 @@ def embed_captions(
     rows = [{"text_hash": h, "text": t} for h, t in sorted(fresh.items()) if h not in known]
     done = 0
     if rows:
+        check_encoder(settings)
         for commit in _committed(rows, dataset, settings, name, run_id).iter_rows():
+            if commit["fault"]:
+                raise DataError(commit["fault"])
             done += commit["num_texts"]
             log.info("embedded texts=%d of=%d", done, len(rows))
             if on_progress:
@@ -105,6 +110,10 @@ def _committed(
 
 
 def _commit(batch: Any, dataset: Dataset) -> Batch:  # noqa: ANN401 - an Arrow table, which Ray types as Any
-    """Append a block of embeddings in one commit; return how many."""
-    dataset.append_new("embeddings", batch.to_pylist(), key=("text_hash", "encoder_id"))
-    return {"num_texts": np.array([len(batch)])}
+    """Append a block of embeddings in one commit; return how many, or what was in the way."""
+    fault = ""
+    try:
+        dataset.append_new("embeddings", batch.to_pylist(), key=("text_hash", "encoder_id"))
+    except SnapvideoError as error:
+        fault = str(error)
+    return {"num_texts": np.array([len(batch)]), "fault": np.array([fault])}

@@ -49,10 +49,7 @@ class TextEncoder:
                 use_safetensors=True,
             )
         except (OSError, ValueError) as fault:
-            raise ConfigError(
-                f"text.model {settings.model!r}: no T5 encoder with safetensors can be loaded "
-                f"({fault}); give a hub id with text.revision, or a local folder"
-            ) from fault
+            raise _unloadable(settings, fault) from fault
         self.width = int(model.config.d_model)
         self._model = _frozen(model, self.device)
         self.encoder_id = encoder_id(settings)
@@ -78,6 +75,19 @@ class TextEncoder:
             lengths = words["attention_mask"].sum(dim=1).tolist()
             embeddings += [row[:n].clone() for row, n in zip(states, lengths, strict=True)]
         return embeddings
+
+
+def check_encoder(settings: TextSettings) -> None:
+    """Read the encoder's config only, so a driver finds a mistake before workers start.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    folder = weights.fetch(settings.model)
+    try:
+        transformers.AutoConfig.from_pretrained(folder, revision=settings.revision)
+    except (OSError, ValueError) as fault:
+        raise _unloadable(settings, fault) from fault
 
 
 def encoder_id(settings: TextSettings) -> str:
@@ -163,6 +173,13 @@ def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("text.device: cuda is asked for, but no GPU is seen here; take auto")
     return torch.device(name)
+
+
+def _unloadable(settings: TextSettings, fault: Exception) -> ConfigError:
+    return ConfigError(
+        f"text.model {settings.model!r}: no T5 encoder with safetensors can be loaded ({fault}); "
+        "give a hub id with text.revision, or a folder"
+    )
 
 
 def _frozen(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:

@@ -6,7 +6,7 @@ import pytest
 from captioning.config import CaptionSettings
 from captioning.recipe import recipe
 from captioning.refresh import caption_clips, stale
-from infra.errors import DataError
+from infra.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -84,3 +84,12 @@ def test_a_lost_shard_becomes_an_error_row(fresh_corpus, settings):
     assert caption_clips(dataset.root, None, settings, "run-1").by_status == {"ok": 6, "error": 1}
     [row] = [row for row in synthetic(fresh_corpus) if row["clip_id"] == "lost"]
     assert "gone.parquet" in row["error"]
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_model_that_is_not_there_is_refused_before_workers_start(fresh_corpus, settings):
+    with pytest.raises(ConfigError, match=r"captioning\.model"):
+        caption_clips(
+            fresh_corpus.root, None, settings.model_copy(update={"model": "no/such"}), "r"
+        )
+    assert fresh_corpus.dataset.version("recipes") == -1

@@ -1,9 +1,12 @@
 """The embed stage on real tables, a real tiny T5 and local Ray."""
 
+import pathlib
+
 import pyarrow.compute as pc
 import pytest
 import torch
 
+from infra.errors import ConfigError, DataError
 from infra.store.dataset import Dataset
 from infra.store.texts import text_hash
 from train.embed import embed_captions
@@ -50,3 +53,15 @@ def test_another_encoder_embeds_anew(settings, root, tmp_path):
     build_tiny_t5(tmp_path / "t5", TEXTS, width=32, seed=1)
     other = settings.model_copy(update={"model": str(tmp_path / "t5")})
     assert embed_captions(root, TEXTS, other, "run-2") == 3
+
+
+def test_an_encoder_that_is_not_there_is_refused_before_workers_start(root):
+    with pytest.raises(ConfigError, match=r"text\.model"):
+        embed_captions(root, TEXTS, TextSettings(model="no/such"), "run-1")
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_table_that_cannot_be_written_is_named(settings, root):
+    (pathlib.Path(root) / "embeddings").write_bytes(b"a file where the table should lie")
+    with pytest.raises(DataError, match="embeddings"):
+        embed_captions(root, TEXTS, settings, "run-1")
