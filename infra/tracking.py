@@ -1,7 +1,7 @@
 """MLflow: runs, metrics and the registry of trained models.
 
 A run is found again by its key, so a command that was killed and repeated continues the run it had
-begun. A registered version's source is the URI of a checkpoint folder; nothing is copied.
+begun. A registered version names a checkpoint folder by its URI; nothing is copied.
 
     tracker = connect(settings.tracking, workspace="runs/demo")
     run_id = tracker.start_run("stage1", key, params={...}, tags={...})
@@ -30,6 +30,7 @@ CHAMPION = "champion"
 """The alias of the version that serving takes by default."""
 
 _KEY = "snapvideo.key"
+_BUNDLE = "snapvideo.bundle"
 _PARAM_CHARS = 6000
 
 
@@ -161,26 +162,37 @@ class Tracker:
     ) -> int:
         """Return the version of model `name` that stands for a checkpoint folder.
 
-        The same folder registered twice is one version. The alias moves to it.
+        The same folder registered twice is one version. The alias moves to it. A server refuses
+        sources on its clients' disks, so there a note in the run's artifacts is the source; the
+        folder's URI stands in the version's tags either way.
 
         Raises:
-            ServiceError: MLflow does not answer, or refuses the folder (a server takes only
-                sources in object storage, not folders on its clients' disks).
+            ServiceError: MLflow does not answer.
         """
         with _faults(self.uri):
             known = {m.name for m in self._client.search_registered_models(f"name = '{name}'")}
             if name not in known:
                 self._client.create_registered_model(name)
             versions = self._client.search_model_versions(f"name = '{name}'")
-            same = [int(v.version) for v in versions if v.source == bundle_uri]
+            same = [int(v.version) for v in versions if v.tags.get(_BUNDLE) == bundle_uri]
             version = max(same, default=0) or int(
                 self._client.create_model_version(
-                    name, source=bundle_uri, run_id=run_id, tags=dict(tags)
+                    name,
+                    source=self._source(bundle_uri, run_id),
+                    run_id=run_id,
+                    tags={**tags, _BUNDLE: bundle_uri},
                 ).version
             )
             self._client.set_registered_model_alias(name, alias, str(version))
         log.info("registered model=%s version=%d alias=%s", name, version, alias)
         return version
+
+    def _source(self, bundle_uri: str, run_id: str) -> str:
+        if not self.uri.startswith("http") or storage.is_s3(bundle_uri):
+            return bundle_uri
+        self._client.log_text(run_id, bundle_uri, "checkpoint/location.txt")
+        artifacts = str(self._client.get_run(run_id).info.artifact_uri)
+        return storage.join(artifacts, "checkpoint")
 
     def resolve(self, name: str, which: str = CHAMPION) -> str:
         """Return the checkpoint folder of a registered model.
@@ -206,7 +218,7 @@ class Tracker:
                     "a checkpoint folder"
                 ) from fault
             raise _silent(self.uri, fault) from fault
-        return str(found.source)
+        return str(found.tags.get(_BUNDLE) or found.source)
 
 
 @contextlib.contextmanager
