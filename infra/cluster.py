@@ -6,6 +6,7 @@ so nobody else on the machine or the network may hand it some.
 
 import logging
 import os
+import socket
 import sys
 
 import psutil
@@ -16,6 +17,7 @@ from infra.errors import ConfigError, ServiceError
 
 log = logging.getLogger(__name__)
 
+_KNOCK_S = 5.0
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing leaves the machine unasked
@@ -93,15 +95,23 @@ def _join(settings: ClusterSettings) -> str:
 
     address = settings.address
     try:
+        _knock(address)
         context = ray.init(
             address=address, log_to_driver=settings.worker_logs, configure_logging=False
         )
-    except (ConnectionError, RuntimeError, ValueError) as fault:
+    except (ConnectionError, OSError, RuntimeError, ValueError) as fault:
         raise ServiceError(
             f"cluster.address: no Ray cluster answers at '{address}' ({fault}); start one with "
             "`ray start --head`, or leave cluster.address empty to start one here"
         ) from fault
     return f"http://{context.dashboard_url}" if context.dashboard_url else ""
+
+
+def _knock(address: str) -> None:
+    """Connect once, since Ray itself waits for minutes where nothing listens."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
 
 
 def _check_gpus(num_gpus: int) -> None:

@@ -1,0 +1,157 @@
+"""The command line as a user meets it: exit codes, and messages that name the way out."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from pipelines import cli
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Return the exit code and everything that was printed."""
+    try:
+        code = cli.main(list(words))
+    except SystemExit as stop:
+        code = int(str(stop.code))
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> list[str]:
+    """Flags that keep a run's files in a temporary folder."""
+    return ["--output", str(tmp_path / "runs"), "--cluster.dashboard", "false"]
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """A source folder with one file in it; nothing here gets so far as to read it."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "one.mp4").write_bytes(b"")
+    return folder
+
+
+def test_help_lists_every_command(capsys):
+    code, text = run(capsys, "--help")
+    assert code == 0
+    for name in ("run", "ingest", "caption", "train", "sample", "serve", "dataset", "demo"):
+        assert f"\n  {name} " in text
+    assert "doctor" in text
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_every_command_explains_its_settings(capsys, name):
+    code, text = run(capsys, name, "--help")
+    assert code == 0
+    assert "--stage1.optimizer.lr" in text
+
+
+def test_a_mistyped_command_is_named_with_the_nearest(capsys):
+    code, text = run(capsys, "ingset")
+    assert code == 2
+    assert "unknown command 'ingset'; did you mean 'ingest'?" in text
+
+
+def test_a_mistyped_flag_is_named_with_the_nearest(capsys):
+    code, text = run(capsys, "run", "--stage1.stepz", "3")
+    assert code == 2
+    assert "--stage1.steps" in text
+    assert "Traceback" not in text
+
+
+def test_a_mistyped_key_in_a_file_is_named_with_the_nearest(capsys, tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("stage1: {stepz: 3}\n")
+    code, text = run(capsys, "run", str(path))
+    assert code == 2
+    assert f"{path}: unknown key 'stage1.stepz'; did you mean 'steps'?" in text
+
+
+def test_a_run_without_a_source_says_how_to_give_one(capsys, out):
+    code, text = run(capsys, "run", *out)
+    assert code == 2
+    assert "--source DIR" in text
+
+
+def test_a_folder_that_is_not_there_is_refused(capsys, out, tmp_path):
+    code, text = run(capsys, "ingest", "--source", str(tmp_path / "nothing"), *out)
+    assert code == 1
+    assert "no such folder" in text
+
+
+def test_an_empty_folder_is_refused(capsys, out, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, text = run(capsys, "ingest", "--source", str(tmp_path / "empty"), *out)
+    assert code == 1
+    assert "the folder is empty" in text
+
+
+def test_a_folder_without_media_is_refused(capsys, out, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/readme.md").write_text("hello")
+    code, text = run(capsys, "ingest", "--source", str(tmp_path / "notes"), *out)
+    assert code == 1
+    assert "ingest.accept.suffixes" in text
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_work_begins(capsys, out, videos):
+    flags = ["--source", str(videos), "--cluster.num_gpus", "64", *out]
+    code, text = run(capsys, "ingest", *flags)
+    assert code == 2
+    assert "cluster.num_gpus: 64 asked for" in text
+
+
+def test_an_mlflow_server_that_is_silent_is_refused_before_work_begins(capsys, out, videos):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        code, text = run(capsys, "ingest", "--source", str(videos), "--tracking.uri", uri, *out)
+    assert code == 1
+    assert "tracking.uri" in text
+    assert uri in text
+
+
+def test_a_cluster_that_does_not_answer_is_refused(capsys, out, videos):
+    flags = ["--source", str(videos), "--cluster.address", "127.0.0.1:9", *out]
+    code, text = run(capsys, "ingest", *flags)
+    assert code == 1
+    assert "cluster.address" in text
+
+
+def test_a_dataset_of_another_version_is_refused(capsys, out, tmp_path):
+    root = tmp_path / "runs/run/dataset"
+    root.mkdir(parents=True)
+    (root / "dataset.json").write_text(json.dumps({"format": 99}))
+    code, text = run(capsys, "dataset", "show", *out)
+    assert code == 1
+    assert "format 99" in text
+    assert str(root) in text
+
+
+def test_a_second_command_in_the_same_run_is_refused(capsys, out, videos, tmp_path):
+    from pipelines.runlock import run_lock
+
+    with run_lock(str(tmp_path / "runs/run")):
+        code, text = run(capsys, "ingest", "--source", str(videos), *out)
+    assert code == 2
+    assert "another command works in" in text
+
+
+def test_serving_before_training_says_what_is_missing(capsys, out):
+    code, text = run(capsys, "sample", "a red circle", *out)
+    assert code in (1, 2)
+    assert "snapvideo-stage1" in text
+    assert "train" in text
+
+
+def test_doctor_names_a_taken_port(capsys, out):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        code, text = run(capsys, "doctor", "--serve.port", port, *out)
+    assert code == 1
+    assert "set --serve.port to a free port" in text
