@@ -10,7 +10,7 @@ from train.text_config import TextSettings
 CAPTIONS = [
     "a red circle moves left over a plain blue background",
     "a blue circle moves right over a plain red background",
-    "a large green square stands still over a plain grey background",
+    "a large green square stands still over a plain charcoal background",
 ]
 
 
