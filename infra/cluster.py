@@ -1,7 +1,7 @@
 """Ray: start a local cluster or join one, safely.
 
-A local cluster binds to loopback, and token authentication is on: a worker can run any code,
-so nobody else on the machine or the network may hand it some.
+Pages bind to loopback. The ports between Ray's own processes do not (Ray has no setting for it);
+token authentication is on, so nobody else can hand a worker code to run.
 """
 
 import logging
@@ -23,6 +23,8 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing leaves the machine unasked
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # our own stages say how far they are
+    "RAY_DATA_LOG_LEVEL": "WARNING",
 }
 
 
@@ -66,7 +68,6 @@ def start(settings: ClusterSettings) -> str:
         object_store_memory=settings.object_store_mib * 2**20,
         include_dashboard=settings.dashboard,
         dashboard_host=settings.dashboard_host,
-        _node_ip_address="127.0.0.1",
         log_to_driver=settings.worker_logs,
         configure_logging=False,
         runtime_env={"env_vars": _worker_environment()},

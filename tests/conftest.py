@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
-os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for a hub fails at once
 
 import boto3
@@ -12,6 +11,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from infra import cluster
+
+cluster.prepare()  # before any test module imports Ray
 
 
 @pytest.fixture(scope="session")
