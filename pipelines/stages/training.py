@@ -1,10 +1,12 @@
 """Train both stages of the cascade and register what comes out."""
 
+import json
 from collections.abc import Sequence
 from typing import Literal
 
 from infra import storage, tracking
-from infra.config import Settings
+from infra.config import to_yaml
+from infra.provenance import package_versions
 from pipelines.config import RunConfig
 from pipelines.runtime import Runtime, Task
 from pipelines.serving import STAGE1, STAGE2
@@ -58,11 +60,19 @@ def _train(
         out_uri=storage.join(runtime.keyed_folder(task), "checkpoint"),
         storage_uri=storage.join(runtime.keyed_folder(task), "state"),
         init_bundle=init_bundle,
-        provenance={"key": task.key, "config": _resolved(runtime.settings)},
+        provenance={"key": task.key, "config": runtime.settings.model_dump(mode="json")},
     )
     result = train_stage(job, tracker)
-    tags = {"key": task.key, "release_digest": result.release_digest, "code": runtime.code_version}
-    version = tracker.register(model, result.bundle_uri, result.mlflow_run_id, tags)
+    record = {
+        "key": task.key,
+        "code": runtime.code_version,
+        "release_digest": result.release_digest,
+        "seed": str(settings.seed),
+        "packages": json.dumps(package_versions()),
+    }
+    tracker.log_text(result.mlflow_run_id, to_yaml(runtime.settings), "config.yaml")
+    tracker.log_text(result.mlflow_run_id, json.dumps(record, indent=1), "provenance.json")
+    version = tracker.register(model, result.bundle_uri, result.mlflow_run_id, record)
     runtime.commit(
         task,
         {
@@ -80,7 +90,3 @@ def _whole(runtime: Runtime) -> RunConfig:
     """Return the settings with worker counts and places, which the task's own identity lacks."""
     assert isinstance(runtime.settings, RunConfig)
     return runtime.settings
-
-
-def _resolved(settings: Settings) -> dict[str, object]:
-    return settings.model_dump(mode="json")

@@ -128,6 +128,9 @@ def test_both_stages_are_registered_with_their_whole_provenance(run):
         assert provenance["config"]["name"] == "smoke"
         assert provenance["release_digest"] == run.numbers["provenance"]["release digest"]
         assert {"code_version", "packages", "seed"} <= set(provenance)
+        assert versions[0].tags["release_digest"] == provenance["release_digest"]
+        artifacts = {one.path for one in client.list_artifacts(str(versions[0].run_id))}
+        assert {"config.yaml", "provenance.json"} <= artifacts
         losses = client.get_metric_history(str(versions[0].run_id), "loss")
         assert len(losses) == len({one.step for one in losses}) > 1
 
