@@ -144,10 +144,15 @@ def _true(clip: Row, truth: Truth) -> Attributes | None:
 
 def _counts(runtime: Runtime, task: Task, release: Release) -> dict[str, int]:
     done = [one.outputs for one in runtime.inputs(task, "ingest")]
-    names = ("num_files", "num_videos", "num_images", "num_duplicates", "num_quarantined")
-    counts = {name.removeprefix("num_"): sum(one[name] for one in done) for name in names}
-    written = sum(one.outputs["num_ok"] for one in runtime.inputs(task, "caption"))
-    return counts | {"captions written": written, "clips in the release": release.num_clips}
+    names = ("files", "videos", "images", "quarantined")
+    counts = {name: sum(one[f"num_{name}"] for one in done) for name in names}
+    whole = sum(one["num_sources"] + one["num_duplicates"] for one in done)
+    distinct = {source for one in done for source in one["source_ids"]}
+    return counts | {
+        "duplicates": whole - len(distinct),
+        "captions written": sum(one.outputs["num_ok"] for one in runtime.inputs(task, "caption")),
+        "clips in the release": release.num_clips,
+    }
 
 
 def _quarantine(runtime: Runtime, task: Task) -> dict[str, int]:
