@@ -149,14 +149,31 @@ def test_the_lower_clip_is_noised_before_it_is_enlarged():
     assert torch.allclose(shrink(large, (1, 1)), shrink(noise / math.sqrt(2), (1, 1)), atol=1e-6)
 
 
-def test_the_loss_of_an_untrained_network_is_near_the_mean_weight():
-    torch.manual_seed(0)
-    config = PRESETS["micro"]
-    edm, clips = Edm(sigma_in=2), torch.randn(64, *config.clip_shape)
-    draws = draw(range(64), config.clip_shape, edm)
-    loss = training_loss(Fit(config), clips, conditioning(64), edm, draws)
+def test_saying_nothing_costs_the_weight():
+    def silent(x, c_noise, cond, latents=None, mask=None):
+        return torch.zeros_like(x), torch.zeros(len(x), 1, 1)
+
+    shape = PRESETS["micro"].clip_shape
+    edm, clips = Edm(sigma_in=2), torch.randn(64, *shape)
+    draws = draw(range(64), shape, edm)
+    loss = training_loss(silent, clips, conditioning(64), edm, draws)
     assert loss.shape == (64,)
-    assert 0.8 < (loss / edm.weight(draws.sigma)).mean().item() < 1.8
+    assert (loss / edm.weight(draws.sigma)).mean().item() == pytest.approx(1, abs=0.02)
+
+
+def test_latents_are_handed_over_where_the_draw_says_so():
+    seen = []
+
+    def network(x, c_noise, cond, latents=None, mask=None):
+        seen.append((latents, mask))
+        return torch.zeros_like(x), torch.ones(len(x), 1, 1)
+
+    draws = draw(range(8), (3, 1, 2, 2), Edm(), self_conditioning=0.5)
+    training_loss(network, torch.zeros(8, 3, 1, 2, 2), conditioning(8), Edm(), draws)
+    (no_latents, _), (latents, mask) = seen
+    assert no_latents is None
+    assert latents.eq(1).all()
+    assert torch.equal(mask, draws.carry)
 
 
 def test_an_upsampler_makes_its_lower_clip_from_the_target():
