@@ -92,7 +92,7 @@ def _call(name: str, rest: Sequence[str]) -> int:
         flags,
         prog=f"snapvideo {name} {command.words}".rstrip(),
         description=f"{command.summary} Settings come from --config FILE.yaml, then from flags.",
-        defaults=commands.defaults(name),
+        defaults=None if "--config" in flags else commands.defaults(name),
     )
     if config.storage.s3_endpoint:
         os.environ["AWS_ENDPOINT_URL"] = config.storage.s3_endpoint

@@ -161,7 +161,8 @@ def test_dataset_verify_finds_every_byte_in_place(run, flags):
 def test_run_on_a_folder_of_ones_own_asks_for_captions_it_never_trained_on(run, flags):
     source = next(run.folder.glob("flow/corpus/all/*/source"))
     log = finish("run", *flags, "--source", str(source), "--samples.num_prompts", "3")
-    assert "stage2: fresh" in log  # the same files and settings: nothing is trained again
+    for stage in ("ingest", "caption", "stage1", "stage2"):
+        assert f"{stage}: fresh" in log, log  # the same files and settings
     assert "asked for videos=3" in log
     assert "accuracy" not in json.dumps(run.numbers.get("samples", {}))  # no truth, no verdict
 
