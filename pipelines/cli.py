@@ -84,7 +84,8 @@ def _call(name: str, rest: Sequence[str]) -> int:
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(COMMANDS)}"
         raise ConfigError(f"unknown command '{name}'; {hint}")
     operands, flags = _split(rest)
-    if command.first_is_config and operands and "--config" not in flags:
+    has_file = any(flag.partition("=")[0] == "--config" for flag in flags)
+    if command.first_is_config and operands and not has_file:
         flags = ["--config", operands[0], *flags]
         operands = operands[1:]
     config = load(
@@ -92,7 +93,7 @@ def _call(name: str, rest: Sequence[str]) -> int:
         flags,
         prog=f"snapvideo {name} {command.words}".rstrip(),
         description=f"{command.summary} Settings come from --config FILE.yaml, then from flags.",
-        defaults=None if "--config" in flags else commands.defaults(name),
+        defaults=None if has_file else commands.defaults(name),
     )
     if config.storage.s3_endpoint:
         os.environ["AWS_ENDPOINT_URL"] = config.storage.s3_endpoint
