@@ -56,9 +56,14 @@ def plan(
         store: Where manifests lie.
     """
     tasks: list[Task] = []
+    whole = {stage.name for stage in stages if not stage.partitioned}
     for stage in stages:
         names = list(partitions) if stage.partitioned else [WHOLE]
-        tasks += [_task(stage, name, config, partitions, tasks, store) for name in sorted(names)]
+        for name in sorted(names):
+            read = [t for t in tasks if t.stage in stage.after]
+            if stage.partitioned:  # a folder may have any name, also that of `WHOLE`
+                read = [t for t in read if t.partition == name or t.stage in whole]
+            tasks.append(_task(stage, name, config, partitions, read, store))
     return tasks
 
 
@@ -103,15 +108,11 @@ def _task(
     partition: str,
     config: ConfigT,
     partitions: Mapping[str, str],
-    done: Sequence[Task],
+    read: Sequence[Task],
     store: str,
 ) -> Task:
     identity = _identity(stage, config)
-    inputs = {
-        f"{t.stage}/{t.partition}": t.key
-        for t in done
-        if t.stage in stage.after and (not stage.partitioned or t.partition in (partition, WHOLE))
-    }
+    inputs = {f"{t.stage}/{t.partition}": t.key for t in read}
     if stage.partitioned:
         inputs["source"] = partitions[partition]
     key = digest([stage.name, partition, stage.version, identity, inputs])

@@ -88,6 +88,13 @@ def test_one_changed_partition_reruns_only_what_hangs_on_it(flow, recorder, tmp_
     assert recorder.ran == ["ingest/b", "caption/b", "train/all"]
 
 
+def test_a_folder_may_have_the_name_that_stands_for_everything(flow, tmp_path):
+    tasks = go(flow, tmp_path, parts={"a": "1", lineage.WHOLE: "1"})
+    reads = {(task.stage, task.partition): set(task.inputs) for task in tasks}
+    assert reads["caption", "a"] == {"ingest/a", "source"}
+    assert reads["caption", lineage.WHOLE] == {f"ingest/{lineage.WHOLE}", "source"}
+
+
 def test_a_changed_setting_is_explained_old_to_new(flow, recorder, tmp_path):
     go(flow, tmp_path)
     recorder.ran.clear()
