@@ -8,7 +8,9 @@ atomic everywhere (a local file is written beside its name, synced, then renamed
 
 import contextlib
 import functools
+import logging
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from infra.errors import ConfigError, DataError, ServiceError
+
+log = logging.getLogger(__name__)
 
 _SCHEMES = ("s3://", "file://")
 
@@ -159,13 +163,23 @@ def create_exclusive(uri: str, data: bytes) -> bool:
 
 
 def list_files(uri: str) -> Iterator[FileInfo]:
-    """Yield every file below the URI, sorted by name; nothing where there is no such folder."""
+    """Yield every file below the URI, sorted by name; nothing where there is no such folder.
+
+    Links are followed, a folder that is met again is not. What cannot be a file to read (a link
+    to nowhere, a pipe) is passed over with a warning.
+
+    Raises:
+        DataError: A local name is not UTF-8, or a local folder cannot be read.
+        ServiceError: S3 does not answer.
+    """
+    if not is_s3(uri):
+        yield from sorted(_walk(local_path(uri).absolute()), key=lambda info: info.uri)
+        return
     files, path = filesystem(uri)
     selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
     infos = [i for i in _guard(uri, files.get_file_info, selector) if i.type == pafs.FileType.File]
     for info in sorted(infos, key=lambda i: i.path):
-        name = f"s3://{info.path}" if is_s3(uri) else info.path
-        yield FileInfo(name, info.size or 0, info.mtime_ns or 0)
+        yield FileInfo(f"s3://{info.path}", info.size or 0, info.mtime_ns or 0)
 
 
 def delete(uri: str) -> None:
@@ -222,6 +236,39 @@ def check_conditional_put(uri: str) -> None:
             )
     finally:
         delete(probe)
+
+
+def _walk(root: Path) -> Iterator[FileInfo]:
+    """Yield the files below a local folder, in no order."""
+    met = set()
+    for folder, below, names in os.walk(root, followlinks=True, onerror=_unlistable):
+        at = Path(folder).stat()
+        below[:] = [] if (at.st_dev, at.st_ino) in met else sorted(below)
+        for name in names if (at.st_dev, at.st_ino) not in met else ():
+            info = _local_info(Path(folder, name))
+            if info:
+                yield info
+        met.add((at.st_dev, at.st_ino))
+
+
+def _unlistable(fault: OSError) -> None:
+    if not isinstance(fault, FileNotFoundError):
+        raise DataError(f"{fault.filename}: cannot be listed ({fault.strerror})") from fault
+
+
+def _local_info(path: Path) -> FileInfo | None:
+    try:
+        str(path).encode()
+        found = path.stat()
+    except UnicodeEncodeError as fault:
+        raise DataError(f"{os.fsencode(path)!r}: the name is not UTF-8; rename the file") from fault
+    except OSError as fault:
+        log.warning("passed over, cannot be read uri=%s fault=%s", path, fault.strerror)
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        log.warning("passed over, not a file uri=%s", path)
+        return None
+    return FileInfo(str(path), found.st_size, found.st_mtime_ns)
 
 
 def _check_scheme(uri: str) -> None:
@@ -291,4 +338,6 @@ def _guard(uri: str, call, *args):  # type: ignore[no-untyped-def]  # noqa: ANN0
     except (PermissionError, IsADirectoryError, NotADirectoryError) as fault:
         raise DataError(f"{uri}: cannot be read ({fault})") from fault
     except (OSError, pa.ArrowException) as fault:
-        raise ServiceError(f"{uri}: storage does not answer ({fault})") from fault
+        if is_s3(uri):
+            raise ServiceError(f"{uri}: storage does not answer ({fault})") from fault
+        raise DataError(f"{uri}: cannot be read ({fault})") from fault

@@ -1,3 +1,4 @@
+import os
 import resource
 from pathlib import Path
 
@@ -87,3 +88,32 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "file").write_bytes(b"1")
     with pytest.raises(DataError, match="cannot be written"):
         storage.write_bytes(str(tmp_path / "file/x"), b"1")
+
+
+def test_a_name_that_is_not_utf8_is_spelled_out(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.mp4")).touch()
+    with pytest.raises(DataError, match=r"caf.xe9.mp4': the name is not UTF-8; rename the file"):
+        list(storage.list_files(str(tmp_path)))
+
+
+def test_links_to_nowhere_and_pipes_are_passed_over_with_a_warning(tmp_path, caplog):
+    (tmp_path / "lost.mp4").symlink_to("/nowhere/x.mp4")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "real.mp4").write_bytes(b"1")
+    assert [info.uri for info in storage.list_files(str(tmp_path))] == [f"{tmp_path}/real.mp4"]
+    warned = [record.getMessage() for record in caplog.records]
+    assert len(warned) == 2
+    assert "lost.mp4 fault=No such file" in " ".join(warned)
+    assert "not a file uri" in " ".join(warned)
+
+
+def test_a_folder_that_links_to_itself_is_listed_once(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/file").write_bytes(b"1")
+    (tmp_path / "deep/again").symlink_to(tmp_path)
+    assert [info.uri for info in storage.list_files(str(tmp_path))] == [f"{tmp_path}/deep/file"]
+
+
+def test_a_local_fault_is_not_called_a_service(tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        storage.read_bytes(str(tmp_path))
