@@ -33,7 +33,7 @@ def discover(source_uri: str, settings: IngestSettings) -> dict[str, list[Source
         DataError: There is no such folder, it is empty, or holds no media.
     """
     root = storage.absolute(source_uri)
-    if not storage.is_s3(root) and not storage.exists(root):
+    if not storage.is_s3(root) and not storage.local_path(root).is_dir():
         raise DataError(f"source {source_uri}: no such folder; give a folder with videos or images")
     infos = {info.uri: info for info in storage.list_files(root)}
     if not infos:

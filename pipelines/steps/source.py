@@ -104,8 +104,10 @@ def _caption(uri: str) -> tuple[str | None, list[Refusal]]:
     place = caption_uri(uri)
     try:
         data = storage.read_bytes(place)
-    except DataError:
-        return None, []  # no such file: nobody wrote one
+    except DataError as fault:
+        if not storage.exists(place):
+            return None, []  # nobody wrote one
+        return None, [Refusal("caption", "caption_unreadable", str(fault)[:500], retryable=True)]
     try:
         text = data.decode("utf-8-sig").strip()
     except UnicodeDecodeError as fault:
