@@ -155,8 +155,8 @@ def _partitions(config: RunConfig) -> Partitions:
 @contextlib.contextmanager
 def _cluster(config: RunConfig) -> Iterator[None]:
     """Hold the run's lock and a Ray cluster."""
-    tracking.connect(config.tracking, config.workspace)  # one that is silent is refused at once
     with run_lock(config.workspace):
+        tracking.connect(config.tracking, config.workspace)  # a silent one is refused at once
         cluster.start(config.cluster)
         try:
             yield

@@ -3,6 +3,8 @@
 import contextlib
 import fcntl
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
 
 from infra import storage
 from infra.errors import ConfigError
@@ -16,14 +18,12 @@ def run_lock(workspace: str) -> Iterator[None]:
     which are created exclusively.
 
     Raises:
-        ConfigError: Another run of this machine holds it.
+        ConfigError: Another run of this machine holds it, or the folder cannot be written.
     """
     if storage.is_s3(workspace):
         yield
         return
-    path = storage.local_path(workspace) / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with _opened(storage.local_path(workspace) / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as fault:
@@ -31,3 +31,14 @@ def run_lock(workspace: str) -> Iterator[None]:
                 f"name: another command works in {workspace}; wait for it or choose another --name"
             ) from fault
         yield
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w")
+    except OSError as fault:
+        raise ConfigError(
+            f"output: {path.parent} cannot be written ({fault}); choose another --output, or mend "
+            "its rights"
+        ) from fault

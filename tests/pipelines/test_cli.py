@@ -82,6 +82,20 @@ def test_a_folder_that_is_not_there_is_refused(capsys, out, tmp_path):
     assert "no such folder" in text
 
 
+def test_a_source_that_is_a_file_is_refused(capsys, out, videos):
+    code, text = run(capsys, "ingest", "--source", str(videos / "one.mp4"), *out)
+    assert code == 1
+    assert "give a folder with videos" in text
+
+
+def test_an_output_that_cannot_be_written_is_named(capsys, videos):
+    flags = ["--source", str(videos), "--output", str(videos / "one.mp4")]
+    code, text = run(capsys, "ingest", *flags)
+    assert code == 2
+    assert "choose another --output" in text
+    assert "tracking.uri" not in text
+
+
 def test_an_empty_folder_is_refused(capsys, out, tmp_path):
     (tmp_path / "empty").mkdir()
     code, text = run(capsys, "ingest", "--source", str(tmp_path / "empty"), *out)
