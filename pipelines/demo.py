@@ -40,7 +40,8 @@ def say_where(config: RunConfig, runtime: Runtime) -> None:
         "            then open http://127.0.0.1:5000",
         f"serve       snapvideo serve {again}",
         f"            then open http://127.0.0.1:{config.serve.port}/docs;",
-        "            Ray's page is at http://127.0.0.1:8265 while a run or a server is up",
+        "Ray         http://127.0.0.1:8265 while a run or a server is up;",
+        "            it asks for the token that `ray get-auth-token` prints",
         "",
     ]
     sys.stdout.write("\n".join(lines))
