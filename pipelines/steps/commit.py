@@ -1,7 +1,8 @@
 """Commit what the ingest's tasks found: whole sources, few commits, nothing twice.
 
 A source's clips enter the clips table in one commit, so a source that is there is there whole and
-is skipped by the next run. Quarantine and captions follow at the end, added only where missing.
+is skipped by the next run. What was refused of it is in quarantine before, since nobody looks at it
+again. Captions follow at the end, added only where missing.
 """
 
 import collections
@@ -80,11 +81,10 @@ class Ledger:
         self._report()
 
     def finish(self) -> IngestCounts:
-        """Commit the rest, then quarantine and captions; return what the partition holds."""
+        """Commit the rest, then captions; return what the partition holds."""
         assert not self._part, "a source's clips are incomplete"
         self._commit_clips()
-        if self._quarantine:
-            self._dataset.append_new("quarantine", self._quarantine, _QUARANTINE_KEY)
+        self._commit_quarantine()
         clips = self._clips()
         num_captions = self._commit_captions(clips)
         return self._counts(clips, num_captions)
@@ -105,8 +105,13 @@ class Ledger:
             for refusal in row["refusals"]
         ]
 
+    def _commit_quarantine(self) -> None:
+        if self._quarantine:
+            self._dataset.append_new("quarantine", self._quarantine, _QUARANTINE_KEY)
+
     def _commit_clips(self) -> None:
         if self._whole:
+            self._commit_quarantine()
             self._dataset.append("clips", [row | self._stamp for row in self._whole])
             self._num_committed += len(self._whole)
             self._whole = []

@@ -14,8 +14,9 @@ from infra.store.dataset import Dataset
 from infra.store.media import read_media
 from infra.video import decode, encode_image, encode_video
 from pipelines import dataset as dataset_command
-from pipelines.ingest import ingest_partition
-from pipelines.ingest_config import CutSettings, IngestSettings
+from pipelines.ingest import graph, ingest_partition
+from pipelines.ingest_config import AcceptSettings, CutSettings, IngestSettings
+from pipelines.steps.commit import Ledger
 from pipelines.steps.discover import discover
 from tests.infra.videos import moving, sound, video
 from tests.pipelines.test_shots import TWO_SHOTS
@@ -135,6 +136,21 @@ def test_a_part_first_and_then_all_is_the_same_as_all_at_once(straight, source, 
     found = ingest_partition(other, uris(source), SMALL, "run-1")
     assert asdict(found) == asdict(counts)
     assert state(other) == state(root)
+
+
+def test_what_was_refused_of_a_clip_survives_a_kill_right_after_its_commit(tmp_path, ray_local):
+    (tmp_path / "two.mp4").write_bytes(encode_video(TWO_SHOTS, 8))  # 12 and 10 frames
+    accept = AcceptSettings(min_frames=11)
+    settings = IngestSettings(accept=accept, clips_per_commit=1, max_refused_share=1.0)
+    files, root = uris(str(tmp_path)), str(tmp_path / "data")
+    dataset = Dataset.open(root, create=True)
+    ledger = Ledger(dataset, settings, {"run_id": "killed", "code_version": ""}, len(files))
+    for block in graph(dataset, files, ledger.known, settings).iter_batches(
+        batch_size=None, batch_format="pyarrow"
+    ):
+        ledger.add(block)  # and here it dies
+    assert dataset.read("clips").num_rows == 1
+    assert ingest_partition(root, files, settings, "again").by_reason == {"short_shot": 1}
 
 
 def test_another_way_of_cutting_gives_other_clips(straight, source):
