@@ -92,13 +92,13 @@ def decode(data: Source, max_side: int | None = None, limits: Limits | None = No
             if frame.is_corrupt:
                 raise VideoError("corrupt", f"frame {len(frames)} is damaged")
             frames.append(upright(frame, stream, max_side))
+            if frames[-1].shape != frames[0].shape:
+                raise VideoError("size_changes", "the frame size changes inside the stream")
             times.append(seconds(frame, stream, len(times)))
             if len(frames) * frames[0].nbytes > bound:
                 raise VideoError("too_large", f"over {bound} bytes of decoded frames")
     if not frames:
         raise VideoError("no_frames", "no frame could be decoded")
-    if any(frame.shape != frames[0].shape for frame in frames):
-        raise VideoError("size_changes", "the frame size changes inside the stream")
     return Clip(np.stack(frames), np.asarray(times, np.float64) - times[0])
 
 
@@ -280,8 +280,9 @@ def _check_stream(
     container: av.container.InputContainer, stream: av.VideoStream, bounds: Limits
 ) -> None:
     context = stream.codec_context
-    if context.width * context.height > bounds.max_frame_px:
-        size = f"{context.width} x {context.height}"
+    stretch = max(Fraction(1), Fraction(stream.sample_aspect_ratio or 1))  # as `upright` will
+    if context.width * stretch * context.height > bounds.max_frame_px:
+        size = f"{round(context.width * stretch)} x {context.height}"
         raise VideoError("too_large", f"{size} px, at most {bounds.max_frame_px} px a frame")
     duration_s = _duration_s(container, stream)
     if duration_s > bounds.max_duration_s:

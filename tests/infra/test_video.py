@@ -164,6 +164,12 @@ def test_huge_frames_are_refused_before_they_are_decoded():
     assert reason(png, Limits(max_frame_px=640 * 480 - 1)) == "too_large"
 
 
+def test_a_pixel_shape_that_blows_frames_up_is_refused_before_they_are_decoded():
+    stretched = video(sar=Fraction(10, 1))
+    assert reason(stretched, Limits(max_frame_px=9 * 64 * 48)) == "too_large"
+    assert decode(stretched, limits=Limits(max_frame_px=10 * 64 * 48)).frames.shape[2] == 640
+
+
 def test_clips_that_would_fill_memory_are_refused():
     data = encode_video(moving(), 8)
     assert reason(data, Limits(max_clip_bytes=5 * 64 * 48 * 3)) == "too_large"
