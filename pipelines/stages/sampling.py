@@ -9,6 +9,7 @@ from pipelines import ask
 from pipelines.config import RunConfig
 from pipelines.runtime import Runtime, Task
 from pipelines.serving import registry
+from serve.config import ModelSettings
 
 UNSEEN: tuple[Split, ...] = ("test", "validation")
 
@@ -25,6 +26,7 @@ def sample(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:
         update={
             "port": ask.free_port(),
             "folder": storage.join(runtime.keyed_folder(task), "serve"),
+            "models": own_models(runtime, task, whole.serve.models),
         }
     )
     wanted = config.samples
@@ -40,6 +42,16 @@ def sample(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:
     finally:
         server.shutdown()
     runtime.commit(task, {"samples": [asdict(one) for one in samples], "folder": folder})
+
+
+def own_models(runtime: Runtime, task: Task, models: ModelSettings) -> ModelSettings:
+    """Return the models with the versions that the task's inputs registered.
+
+    An alias may have moved on since: to another run's version, or to that of other settings.
+    """
+    (first,), (second,) = (runtime.inputs(task, stage) for stage in ("stage1", "stage2"))
+    named = [f"{one.outputs['model']}@{one.outputs['version']}" for one in (first, second)]
+    return models.model_copy(update={"stage1": named[0], "stage2": models.stage2 and named[1]})
 
 
 def unseen_captions(dataset: str, name: str, number: int) -> tuple[str, ...]:
