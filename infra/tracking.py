@@ -203,21 +203,24 @@ class Tracker:
 
         Raises:
             DataError: There is no such model, alias or version.
+            ServiceError: MLflow does not answer.
         """
         from mlflow.exceptions import MlflowException
 
+        client = self._client
+        look = client.get_model_version if which.isdigit() else client.get_model_version_by_alias
         try:
-            if which.isdigit():
-                found = self._client.get_model_version(name, which)
-            else:
-                found = self._client.get_model_version_by_alias(name, which)
-        except MlflowException as fault:
-            if fault.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            with _faults(self.uri):
+                found = look(name, which)
+        except ServiceError as fault:
+            cause = fault.__cause__
+            unknown = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+            if isinstance(cause, MlflowException) and cause.error_code in unknown:
                 raise DataError(
                     f"model {name}@{which} is not registered at {self.uri}; train first, or name "
                     "a checkpoint folder"
                 ) from fault
-            raise _silent(self.uri, fault) from fault
+            raise
         return str(found.tags.get(_BUNDLE) or found.source)
 
 
