@@ -42,8 +42,18 @@ def collect(base_url: str, model: str, settings: SampleSettings, folder: str) ->
         folder: URI that receives `NNNN.mp4`.
 
     Raises:
-        ServiceError: A job failed; its error is in the message.
+        ServiceError: A request is refused or a job failed; its error is in the message.
     """
+    try:
+        return _collected(base_url, model, settings, folder)
+    except openai.OpenAIError as fault:
+        raise ServiceError(
+            f"samples: the server at {base_url} answers {fault}; check the settings of samples "
+            "against serve.limits, and the log above"
+        ) from fault
+
+
+def _collected(base_url: str, model: str, settings: SampleSettings, folder: str) -> list[Sample]:
     client = openai.OpenAI(base_url=base_url, api_key="unused", max_retries=5, timeout=120.0)
     wanted = [
         (prompt, settings.seed + i)
