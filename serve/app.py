@@ -19,7 +19,7 @@ import ray.serve
 import torch
 
 from infra.errors import ConfigError, ServiceError
-from serve import table
+from serve import table, weights
 from serve.api import Ingress
 from serve.config import ServeSettings
 from serve.jobs import Jobs
@@ -64,7 +64,7 @@ def run(settings: ServeSettings, served: Served) -> Server:
         ServiceError: The job table cannot be opened, or the replicas do not come up.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    _check_device(settings)
+    weights.check_device(settings.device)
     check_port(settings.host, settings.port)
     database_url = table.url_for(settings.database, settings.folder)
     table.migrate(database_url)
@@ -114,14 +114,6 @@ def _url(settings: ServeSettings) -> str:
     """Return the address under which this machine reaches the ingress."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
-
-
-def _check_device(settings: ServeSettings) -> None:
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "serve.device: cuda is asked for, but no GPU is seen here; set it to auto or cpu, or "
-            "install the CUDA build of torch and check `nvidia-smi`"
-        )
 
 
 def _shutdown() -> None:

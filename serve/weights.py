@@ -70,13 +70,28 @@ def find(models: ModelSettings, registry: Registry | None = None) -> Served:
     )
 
 
+def check_device(device: str) -> None:
+    """Refuse a GPU that is not here.
+
+    Raises:
+        ConfigError: `cuda` is asked for without one.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "serve.device: cuda is asked for, but no GPU is seen here; set it to auto or cpu, or "
+            "install the CUDA build of torch and check `nvidia-smi`"
+        )
+
+
 def load(served: Served, device: str) -> Generator:
     """Return a generator over the weights, on `device` (auto, cpu or cuda).
 
     Raises:
-        ConfigError: The text encoder is not the one that the weights were trained with.
+        ConfigError: The text encoder is not the one that the weights were trained with, or the
+            device is not here.
         DataError: A checkpoint is damaged.
     """
+    check_device(device)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     bundles = [bundle.load(uri) for uri in (served.stage1, served.stage2) if uri]

@@ -78,3 +78,11 @@ def test_another_text_encoder_than_in_training_is_refused(checkpoints, tmp_path)
     served = weights.find(ModelSettings(stage1=checkpoints[0], stage2="", text_model=str(tmp_path)))
     with pytest.raises(ConfigError, match=r"serve\.models\.text_model"):
         weights.load(served, "cpu")
+
+
+def test_a_gpu_that_is_not_there_is_named_by_its_setting(checkpoints):
+    if weights.torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    served = weights.find(ModelSettings(stage1=checkpoints[0], stage2=""))
+    with pytest.raises(ConfigError, match=r"serve\.device: cuda"):
+        weights.load(served, "cuda")
