@@ -308,7 +308,10 @@ def _put(uri: str, **request: object) -> bool:
         code = fault.response.get("Error", {}).get("Code", "")
         if code in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
             return False
-        raise ServiceError(f"{uri}: S3 refused the write ({fault})") from fault
+        raise ServiceError(
+            f"{uri}: S3 refused the write ({fault}); check the bucket and what the AWS "
+            "credentials may do"
+        ) from fault
     except botocore.exceptions.BotoCoreError as fault:
         raise ServiceError(
             f"{uri}: S3 does not answer ({fault}); check AWS_ENDPOINT_URL"

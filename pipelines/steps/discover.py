@@ -37,7 +37,10 @@ def discover(source_uri: str, settings: IngestSettings) -> dict[str, list[Source
         raise DataError(f"source {source_uri}: no such folder; give a folder with videos or images")
     infos = {info.uri: info for info in storage.list_files(root)}
     if not infos:
-        raise DataError(f"source {source_uri}: the folder is empty; put videos or images there")
+        way_out = "put videos or images there"
+        if storage.is_s3(root):
+            way_out = f"check bucket and prefix, or {way_out}"
+        raise DataError(f"source {source_uri}: the folder is empty; {way_out}")
     found: dict[str, list[SourceFile]] = {}
     for uri, info in infos.items():
         below = uri.removeprefix(root.rstrip("/") + "/").split("/")

@@ -117,3 +117,8 @@ def test_a_folder_that_links_to_itself_is_listed_once(tmp_path):
 def test_a_local_fault_is_not_called_a_service(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         storage.read_bytes(str(tmp_path))
+
+
+def test_a_bucket_that_is_not_there_is_named_with_the_way_out(s3):
+    with pytest.raises(ServiceError, match=r"s3://no-such-bucket/x: .*NoSuchBucket.*; check the"):
+        storage.write_bytes("s3://no-such-bucket/x", b"1")

@@ -52,3 +52,10 @@ def test_a_folder_without_media_is_refused_with_the_accepted_endings(root):
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         discover(str(tmp_path / "none"), IngestSettings())
+
+
+def test_an_empty_prefix_in_s3_may_be_mistyped(s3):
+    with pytest.raises(DataError, match="check bucket and prefix"):
+        discover(storage.join(s3, "nothing"), IngestSettings())
+    with pytest.raises(DataError, match="check bucket and prefix"):
+        discover("s3://no-such-bucket/videos", IngestSettings())
