@@ -238,7 +238,9 @@ def _faults(uri: str) -> Iterator[None]:
 
 def _silent(uri: str, fault: BaseException) -> ServiceError:
     reason = str(fault).splitlines()[0][:300] if str(fault) else type(fault).__name__
-    return ServiceError(
-        f"tracking.uri: MLflow at {uri} does not do as asked ({reason}); start it, mend the "
-        "address, or leave tracking.uri empty for a SQLite file in the run's folder"
-    )
+    way_out = "start it, mend the address, or leave tracking.uri empty for a SQLite file in the "
+    way_out += "run's folder"
+    if uri.startswith("sqlite:"):
+        way_out = "free space or mend rights there, or name another place (it is in the run's "
+        way_out += "folder, --output, where tracking.uri is empty)"
+    return ServiceError(f"tracking.uri: MLflow at {uri} does not do as asked ({reason}); {way_out}")

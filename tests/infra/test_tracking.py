@@ -57,7 +57,7 @@ def test_a_server_that_does_not_answer_is_named_within_seconds():
 
 def test_a_folder_that_cannot_hold_sqlite_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ServiceError, match=r"tracking\.uri"):
+    with pytest.raises(ServiceError, match=r"tracking\.uri.* mend rights there.* --output"):
         connect(TrackingSettings(), str(tmp_path / "file" / "below"))
 
 
