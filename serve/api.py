@@ -25,7 +25,8 @@ from serve.config import ServeSettings
 from serve.jobs import OPEN, Job, Jobs, NewJob, Order
 from serve.schema import ApiError, ModelFacts, Served
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_KEY_CHARS = 256  # of an idempotency key, as wide as its column
 
 
 class VideosApi:
@@ -38,13 +39,17 @@ class VideosApi:
         """Queue a video. Multipart form or JSON; an `Idempotency-Key` makes repeats safe."""
         fields = await read_fields(request, self.settings.limits.body_bytes)
         wanted = schema.resolve(schema.parse_body(fields), self.facts, self.settings)
+        key = request.headers.get("idempotency-key")
+        if key and len(key) > _KEY_CHARS:
+            message = f"Idempotency-Key: {len(key)} characters, at most {_KEY_CHARS}"
+            raise ApiError(400, "invalid_value", message, "Idempotency-Key")
         new = NewJob(
             model=self.facts.name,
             model_digest=self.facts.digest,
             request=wanted.model_dump(),
             batch_key=wanted.batch_key(self.facts.digest),
             fingerprint=schema.fingerprint(fields),
-            idempotency_key=request.headers.get("idempotency-key"),
+            idempotency_key=key,
         )
         job = await run_in_threadpool(self.jobs.create, new)
         if job.fingerprint != new.fingerprint:

@@ -66,7 +66,7 @@ async def _multipart(request: Request, data: bytes) -> FormData:
 def _json_fields(data: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(data)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as fault:
+    except (ValueError, RecursionError) as fault:
         message = f"the body is not JSON ({fault}); send an object such as {{'prompt': '...'}}"
         raise ApiError(400, "invalid_body", message) from fault
     if not isinstance(fields, dict):

@@ -21,6 +21,18 @@ from serve.jobs import Job, Page
 
 SEED_BITS = 31
 _CARRIERS = ("extra_params", "extra_body")
+
+
+def _encodable(text: str) -> str:
+    """Refuse half a surrogate pair, which JSON can say and no answer or tokenizer can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as fault:
+        raise ValueError(f"not Unicode text ({fault.reason})") from fault
+    return text
+
+
+Text = Annotated[str, pydantic.AfterValidator(_encodable)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Weight = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
@@ -88,7 +100,7 @@ class VideoRequest(BaseModel):
     def batch_key(self, digest: str) -> str:
         """Return what jobs must share to be denoised together."""
         parts = (digest[:16], self.num_frames, self.steps, self.steps_2)
-        return "/".join(map(str, parts)) + f"/{self.guidance:g}/{self.guidance_2:g}"
+        return "/".join(map(str, parts)) + f"/{self.guidance!r}/{self.guidance_2!r}"
 
 
 class CreateBody(BaseModel):
@@ -96,10 +108,10 @@ class CreateBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", title="CreateVideo")
 
-    prompt: Annotated[str, Field(min_length=1)]
-    model: str | None = None
+    prompt: Annotated[Text, Field(min_length=1)]
+    model: Text | None = None
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    size: str | None = None
+    size: Text | None = None
     fps: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     num_frames: PositiveInt | None = None
     seed: Seed | None = None
@@ -109,7 +121,7 @@ class CreateBody(BaseModel):
     guidance_scale_2: Weight | None = None
     true_cfg_scale: Weight | None = None
     sigma_aug: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    negative_prompt: str = ""
+    negative_prompt: Text = ""
 
 
 def parse_body(fields: Mapping[str, Any]) -> CreateBody:
@@ -198,7 +210,7 @@ def video_object(job: Job, facts: ModelFacts) -> dict[str, Any]:
         "guidance_scale_2": request.guidance_2 if facts.has_stage2 else None,
         "sigma_aug": request.sigma_aug if facts.has_stage2 else None,
         "negative_prompt": request.negative_prompt,
-        "model_digest": job.model_digest,
+        "model_digest": (job.result or {}).get("digest", job.model_digest),
     }
 
 
@@ -252,7 +264,7 @@ def _carried(carrier: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - what
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError as fault:
+        except (ValueError, RecursionError) as fault:
             message = f"{carrier}: not JSON ({fault}); give an object such as {{'seed': 7}}"
             raise ApiError(400, "invalid_value", message, carrier) from fault
     if not isinstance(value, dict):

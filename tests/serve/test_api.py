@@ -103,6 +103,13 @@ def test_the_stock_clients_nested_extra_body_arrives(client):
         ({"prompt": "x", "num_inference_steps": 0}, 400, "num_inference_steps", "invalid_value"),
         ({"prompt": "x", "num_inference_steps": 9**9}, 400, "num_inference_steps", "invalid_value"),
         ({"prompt": "x", "guidance_scale": "nan"}, 400, "guidance_scale", "invalid_value"),
+        (
+            {"prompt": "x", "extra_params": '{"negative_prompt": "\\ud800"}'},
+            400,
+            "negative_prompt",
+            "invalid_value",
+        ),
+        ({"prompt": "x", "extra_params": "[" * 99_999}, 400, "extra_params", "invalid_value"),
         ({"prompt": "x", "input_reference": "a"}, 400, "input_reference", "unsupported_parameter"),
     ],
     ids=lambda value: str(value)[:40],
@@ -120,6 +127,11 @@ def test_a_bad_field_is_refused_by_name(http, fields, status, param, code):
     [
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "invalid_body"),
         ({"json": [1]}, 400, "invalid_body"),
+        (
+            {"content": b"1" * 5000, "headers": {"content-type": "application/json"}},
+            400,
+            "invalid_body",
+        ),
         ({"content": b"x", "headers": {"content-type": "text/csv"}}, 415, "unsupported_media_type"),
         (
             {"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=b"}},
@@ -184,6 +196,8 @@ def test_ranges_of_the_content_are_the_parts_of_the_whole(http, finished):
         assert answer.headers["content-range"].endswith(f"/{size}")
     beyond = http.get(path, headers={"Range": f"bytes={size}-"})
     assert (beyond.status_code, beyond.headers["content-range"]) == (416, f"bytes */{size}")
+    absurd = http.get(path, headers={"Range": f"bytes={'9' * 5000}-"})
+    assert (absurd.status_code, absurd.content) == (200, whole.content)
     stale = http.get(path, headers={"Range": "bytes=0-9", "If-Range": '"other"'})
     assert (stale.status_code, stale.content) == (200, whole.content)
 
@@ -237,6 +251,11 @@ def test_an_idempotency_key_makes_one_video(http):
     send["json"] = {"prompt": "another", **FAST}
     other = http.post("/v1/videos", **send)
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
+
+
+def test_an_idempotency_key_that_no_column_holds_is_refused(http):
+    send = {"json": {"prompt": PROMPT, **FAST}, "headers": {"Idempotency-Key": "k" * 257}}
+    assert http.post("/v1/videos", **send).json()["error"]["param"] == "Idempotency-Key"
 
 
 def test_an_open_video_says_when_to_poll_again(http):
