@@ -1,9 +1,12 @@
-"""What the samples of a run are made with."""
+"""What the samples of a run are made with, and where the server remembers its jobs."""
+
+import pytest
 
 from infra.config import Settings
 from pipelines.runtime import Runtime, Task
-from pipelines.stages.sampling import own_models
-from serve.config import ModelSettings
+from pipelines.stages.sampling import own_models, settings_at
+from serve import table
+from serve.config import ModelSettings, ServeSettings
 
 
 def test_a_run_is_sampled_with_its_own_versions_wherever_the_alias_points(tmp_path):
@@ -18,3 +21,17 @@ def test_a_run_is_sampled_with_its_own_versions_wherever_the_alias_points(tmp_pa
     models = own_models(runtime, samples, ModelSettings(name="mine"))
     assert (models.stage1, models.stage2) == ("snapvideo-stage1@4", "snapvideo-stage2@2")
     assert models.name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("database", "folder", "expected"),
+    [
+        ("", "/run/serve", "sqlite:////run/serve/jobs.db"),
+        ("", "s3://bucket/run/serve", "sqlite:////scratch/jobs.db"),
+        ("postgresql://host/jobs", "s3://bucket/run/serve", "postgresql://host/jobs"),
+    ],
+)
+def test_jobs_of_a_run_in_s3_are_kept_locally(database, folder, expected):
+    settings = settings_at(ServeSettings(database=database), folder, "/scratch")
+    assert settings.folder == folder
+    assert table.url_for(settings.database, settings.folder) == expected
