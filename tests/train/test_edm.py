@@ -176,6 +176,24 @@ def test_latents_are_handed_over_where_the_draw_says_so():
     assert torch.equal(mask, draws.carry)
 
 
+def test_the_number_of_passes_does_not_depend_on_what_a_rank_drew():
+    """Else ranks of a sharded network would wait for each other for ever."""
+
+    def num_passes(share):
+        passes = []
+
+        def network(x, c_noise, cond, latents=None, mask=None):
+            passes.append(mask)
+            return torch.zeros_like(x), torch.ones(len(x), 1, 1)
+
+        for seed in range(6):
+            draws = draw([seed], (3, 1, 2, 2), Edm(), self_conditioning=share)
+            training_loss(network, torch.zeros(1, 3, 1, 2, 2), conditioning(1), Edm(), draws)
+        return len(passes)
+
+    assert (num_passes(0.5), num_passes(0.0)) == (12, 6)
+
+
 def test_an_upsampler_makes_its_lower_clip_from_the_target():
     torch.manual_seed(0)
     low, up = PRESETS["micro"], PRESETS["micro-up"]

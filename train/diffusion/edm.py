@@ -125,7 +125,8 @@ class Draws:
         sigma: Noise level [batch].
         noise: Unit noise in the shape of the clips.
         drop: True where the text is hidden [batch].
-        carry: True where the latents of a first pass are handed over [batch].
+        carry: True where the latents of a first pass are handed over [batch], or None where
+            they never are.
         sigma_aug: Noise level of the lower stage's clip [batch], or None.
         noise_aug: Unit noise in the shape of the lower stage's clip, or None.
     """
@@ -133,7 +134,7 @@ class Draws:
     sigma: Tensor
     noise: Tensor
     drop: Tensor
-    carry: Tensor
+    carry: Tensor | None = None
     sigma_aug: Tensor | None = None
     noise_aug: Tensor | None = None
 
@@ -171,7 +172,8 @@ def draw(
         uniform = torch.rand(3, generator=generator)
         columns["sigma"].append((normal * edm.p_std + edm.p_mean).exp())
         columns["drop"].append(uniform[0] < label_dropout)
-        columns["carry"].append(uniform[1] < self_conditioning)
+        if self_conditioning > 0:
+            columns["carry"].append(uniform[1] < self_conditioning)
         columns["noise"].append(torch.randn(*shape, generator=generator))
         if low_shape is not None:
             low, high = math.log(span.low), math.log(span.high)
@@ -229,8 +231,9 @@ def training_loss(
     """Return the loss of each clip [batch]; a step minimises its mean.
 
     The latents of a first pass without gradients are handed to the second one where
-    `draws.carry` says so. For an upsampler (`draws.sigma_aug` given) the lower stage's clip is
-    made from `x` itself.
+    `draws.carry` says so. It is made even where none of a rank's clips wants it: under ZeRO-3 a
+    pass gathers weights from all ranks, and one that skipped it would leave the others waiting.
+    For an upsampler (`draws.sigma_aug` given) the lower stage's clip is made from `x` itself.
 
     Args:
         network: Called as F; its mode decides about dropout.
@@ -250,7 +253,7 @@ def training_loss(
     x_in = edm.noised(x, draws.noise, draws.sigma) * _spread(edm.c_in(draws.sigma), x)
     c_noise = edm.c_noise(draws.sigma)
     latents = None
-    if bool(draws.carry.any()):
+    if draws.carry is not None:
         with torch.no_grad():
             _, latents = network(x_in, c_noise, cond)
     f, _ = network(x_in, c_noise, cond, latents, draws.carry)
