@@ -19,7 +19,7 @@ import ray.train.torch
 
 from infra import config as settings_files
 from infra import storage
-from infra.errors import ConfigError, ServiceError
+from infra.errors import ConfigError, DataError, ServiceError, SnapvideoError
 from infra.provenance import code_version, package_versions
 from infra.tracking import Tracker
 from train import bundle, checkpoint
@@ -243,14 +243,14 @@ def _checkpoints(run_uri: str) -> set[str]:
     return {part[0] for part in parts if len(part) > 1 and part[0].startswith("checkpoint_")}
 
 
-def _named(fault: BaseException, job: TrainJob) -> ConfigError | ServiceError:
-    """Return the worker's own message where the fault is the user's, else one that says why."""
+def _named(fault: BaseException, job: TrainJob) -> SnapvideoError:
+    """Return the worker's own fault where it is the user's, else one that says why."""
     text = str(fault)
     for line in reversed(text.splitlines()):
-        for kind in ("ConfigError", "DataError", "ServiceError"):
-            _, found, message = line.partition(f"infra.errors.{kind}: ")
+        for kind in (ConfigError, DataError, ServiceError):
+            _, found, message = line.partition(f"infra.errors.{kind.__name__}: ")
             if found:
-                return ConfigError(f"{job.run_name}: {message}")
+                return kind(f"{job.run_name}: {message}")
     last = text.strip().splitlines()[-1][:500] if text.strip() else type(fault).__name__
     return ServiceError(
         f"{job.run_name}: training failed more than {job.settings.max_failures} times "

@@ -15,12 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from infra.errors import ConfigError
+from infra.errors import ConfigError, DataError
 from infra.tracking import Tracker, TrackingSettings, connect
 from tests.train import little
 from train import bundle
 from train.config import OptimizerSettings, ReaderSettings, TrainSettings
-from train.run import TrainJob, train_stage
+from train.run import TrainJob, _named, train_stage
 from train.text_config import TextSettings
 
 ROOT = Path(__file__).parents[2]
@@ -146,6 +146,13 @@ def test_a_driver_killed_in_the_middle_resumes_to_the_same_result(undisturbed, p
 def test_what_cannot_work_is_named_before_workers_start(ray_local, place, tracker, change, message):
     with pytest.raises(ConfigError, match=message):
         train_stage(job(place, "refused", **change), tracker)
+
+
+def test_a_workers_fault_keeps_its_kind_and_loses_its_traceback(place):
+    text = "Traceback\n  File ...\ninfra.errors.DataError: 3 of 9 clips cannot be read\nmore"
+    fault = _named(RuntimeError(text), job(place, "stage1-x"))
+    assert type(fault) is DataError
+    assert str(fault) == "stage1-x: 3 of 9 clips cannot be read"
 
 
 def test_a_torn_checkpoint_list_is_no_obstacle(undisturbed, place, tracker):
