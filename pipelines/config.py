@@ -1,5 +1,6 @@
 """The settings tree of every command: one section per stage, one YAML for all of them."""
 
+import shlex
 from functools import cached_property
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -71,6 +72,16 @@ class RunConfig(Settings):
     def workspace(self) -> str:
         """The run's folder, as an absolute URI."""
         return storage.absolute(storage.join(self.output, self.name))
+
+    @property
+    def flags(self) -> str:
+        """The flags by which another command finds this run, quoted for a shell."""
+        found = ["--name", self.name, "--output", self.output]
+        if self.tracking.uri:
+            found += ["--tracking.uri", self.tracking.uri]
+        if self.storage.s3_endpoint:
+            found += ["--storage.s3-endpoint", self.storage.s3_endpoint]
+        return shlex.join(found)
 
     @property
     def mlflow_uri(self) -> str:

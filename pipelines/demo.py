@@ -1,6 +1,8 @@
 """The demo: the embedded settings, the held-out prompts, and where to look at the end."""
 
 import random
+import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -31,17 +33,24 @@ def held_out_prompts(seed: int, number: int = NUM_PROMPTS) -> tuple[str, ...]:
 def say_where(config: RunConfig, runtime: Runtime) -> None:
     """Write the last lines of a run: what to open, and how."""
     report = storage.join(runtime.workspace, "report.html")
-    again = f"--name {config.name} --output {config.output}"
     lines = [
         "",
         f"report      {report}",
         f"numbers     {storage.join(runtime.workspace, 'report.json')}",
-        f"MLflow      mlflow ui --backend-store-uri {config.mlflow_uri}",
+        f"MLflow      {_program('mlflow')} ui --backend-store-uri {shlex.quote(config.mlflow_uri)}",
         "            then open http://127.0.0.1:5000",
-        f"serve       snapvideo serve {again}",
+        f"serve       {_program('snapvideo')} serve {config.flags}",
         f"            then open http://127.0.0.1:{config.serve.port}/docs;",
         "Ray         http://127.0.0.1:8265 while a run or a server is up;",
-        "            it asks for the token that `ray get-auth-token` prints",
+        f"            it asks for the token that `{_program('ray')} get-auth-token` prints",
         "",
     ]
     sys.stdout.write("\n".join(lines))
+
+
+def _program(name: str) -> str:
+    """Return how this shell finds a program of the environment: by its name, or by its path."""
+    if shutil.which(name):
+        return name
+    path, here = Path(sys.executable).with_name(name), Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))

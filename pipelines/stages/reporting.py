@@ -1,6 +1,7 @@
 """Gather what the other stages left into one page and one tree of numbers."""
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -187,6 +188,6 @@ def _commands(runtime: Runtime) -> list[tuple[str, str]]:
     config = runtime.settings
     assert isinstance(config, RunConfig)
     return [
-        ("MLflow", f"mlflow ui --backend-store-uri {config.mlflow_uri}"),
-        ("serve", f"snapvideo serve --output {config.output} --name {config.name}"),
+        ("MLflow", f"mlflow ui --backend-store-uri {shlex.quote(config.mlflow_uri)}"),
+        ("serve", f"snapvideo serve {config.flags}"),
     ]
