@@ -9,6 +9,7 @@ from infra import storage
 from infra.store.dataset import Dataset
 from pipelines.config import LOCAL, RunConfig
 from pipelines.runtime import Runtime, Task
+from pipelines.stages.ingest import own_clips
 
 log = logging.getLogger(__name__)
 
@@ -43,22 +44,13 @@ def write_captions(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -
 
     (captioner,) = runtime.inputs(tasks[0], "captioner")
     settings = config.captioning.model_copy(update={"model": captioner.outputs["model"]})
-    clips = {task.partition: _clips(runtime, task) for task in tasks}
+    clips = {task.partition: own_clips(runtime, task) for task in tasks}
     everything = sorted({clip for ids in clips.values() for clip in ids})
     counts = caption_clips(runtime.dataset, everything, settings, run_id=tasks[0].key)
     log.info("captions by status %s", counts.by_status)
     for task in tasks:
         written = _written(runtime, clips[task.partition], counts.recipe_id)
         runtime.commit(task, {"recipe_id": counts.recipe_id, "num_ok": written})
-
-
-def _clips(runtime: Runtime, task: Task) -> list[str]:
-    """Return the clips cut from the partition's sources."""
-    (done,) = runtime.inputs(task, "ingest")
-    rows = Dataset.open(runtime.dataset).read(
-        "clips", columns=["clip_id"], where=pc.field("source_id").isin(done.outputs["source_ids"])
-    )
-    return [str(clip) for clip in rows["clip_id"].to_pylist()]
 
 
 def _written(runtime: Runtime, clips: list[str], recipe_id: str) -> int:

@@ -11,6 +11,7 @@ from infra import storage
 from infra.store.dataset import Dataset
 from pipelines.config import LOCAL, RunConfig
 from pipelines.runtime import Runtime, Task
+from pipelines.stages.ingest import own_clips
 from train.text_config import TextSettings
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def build_encoder(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) ->
         runtime.commit(task, {"model": config.text.model})
         return
     with tempfile.TemporaryDirectory() as scratch:
-        texts = sorted(set(_human_captions(runtime)))
+        texts = sorted(set(_human_captions(runtime, own_clips(runtime, task))))
         build_tiny_t5(Path(scratch), texts, width=config.text_width, seed=config.seed)
         storage.upload_folder(Path(scratch), storage.join(runtime.folder(task), "t5"))
     log.info("built a tiny text encoder captions=%d width=%d", len(texts), config.text_width)
@@ -53,10 +54,9 @@ def text_settings(config: RunConfig, runtime: Runtime, task: Task) -> TextSettin
     return config.text.model_copy(update={"model": encoder.outputs["model"]})
 
 
-def _human_captions(runtime: Runtime) -> list[str]:
-    rows = Dataset.open(runtime.dataset).read(
-        "captions", columns=["text"], where=pc.field("origin") == "human"
-    )
+def _human_captions(runtime: Runtime, clips: list[str]) -> list[str]:
+    where = (pc.field("origin") == "human") & pc.field("clip_id").isin(clips)
+    rows = Dataset.open(runtime.dataset).read("captions", columns=["text"], where=where)
     return [str(text) for text in rows["text"].to_pylist()]
 
 
