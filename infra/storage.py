@@ -94,14 +94,15 @@ def exists(uri: str) -> bool:
 
 
 def read_bytes(uri: str) -> bytes:
-    """Return a whole file.
+    """Return a whole file, as it is (pyarrow would unpack what is named `.gz`).
 
     Raises:
         DataError: There is no such file.
+        ServiceError: S3 does not answer, or stops in the middle.
     """
     files, path = filesystem(uri)
-    with _guard(uri, files.open_input_stream, path) as stream:
-        return bytes(stream.read())
+    with _guard(uri, files.open_input_stream, path, None) as stream:
+        return bytes(_guard(uri, stream.read))
 
 
 def read_range(uri: str, offset: int, length: int) -> bytes:
@@ -109,10 +110,11 @@ def read_range(uri: str, offset: int, length: int) -> bytes:
 
     Raises:
         DataError: There is no such file.
+        ServiceError: S3 does not answer, or stops in the middle.
     """
     files, path = filesystem(uri)
     with _guard(uri, files.open_input_file, path) as file:
-        return bytes(file.read_at(length, offset))
+        return bytes(_guard(uri, file.read_at, length, offset))
 
 
 def read_text(uri: str) -> str:
@@ -203,7 +205,7 @@ def local_copy(uri: str, scratch: Path) -> Path:
     """Return a local folder with the content of `uri`: itself when local, else a copy in scratch.
 
     Raises:
-        DataError: Nothing lies at the URI.
+        DataError: Nothing lies at the URI, or a name in it leads elsewhere.
     """
     if not is_s3(uri):
         path = local_path(uri)
@@ -214,6 +216,8 @@ def local_copy(uri: str, scratch: Path) -> Path:
     for info in list_files(uri):
         found = True
         target = scratch / info.uri.removeprefix(uri.rstrip("/") + "/")
+        if not target.resolve().is_relative_to(scratch.resolve()):
+            raise DataError(f"{info.uri}: leads out of {uri}; remove this object")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(read_bytes(info.uri))
     if not found:

@@ -1,7 +1,9 @@
+import gzip
 import os
 import resource
 from pathlib import Path
 
+import boto3
 import pytest
 
 from infra import storage
@@ -21,6 +23,22 @@ def test_what_is_written_is_read_back(root):
     assert storage.read_bytes(uri) == b"three"
     assert storage.read_range(uri, 1, 3) == b"hre"
     assert [info.size_bytes for info in storage.list_files(root)] == [5]
+
+
+def test_a_packed_file_is_read_as_it_is(root):
+    uri = storage.join(root, "words.gz")
+    packed = gzip.compress(b"words")
+    storage.write_bytes(uri, packed)
+    assert storage.read_bytes(uri) == packed
+
+
+def test_an_object_that_leads_out_of_its_folder_is_not_copied(s3, tmp_path):
+    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    bucket = s3.removeprefix("s3://")
+    client.put_object(Bucket=bucket, Key="model/../../evil", Body=b"x")
+    with pytest.raises(DataError, match="leads out of"):
+        storage.local_copy(storage.join(s3, "model"), tmp_path / "a" / "b")
+    assert not list(tmp_path.rglob("evil"))
 
 
 def test_only_one_exclusive_create_wins(root):
