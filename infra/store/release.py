@@ -116,8 +116,7 @@ def create(dataset: Dataset, name: str, selection: Selection) -> Release:
     Raises:
         DataError: The name is malformed, is taken by other content, or nothing is selected.
     """
-    if not _NAME.fullmatch(name):
-        raise DataError(f"release name {name!r}: use letters, digits, '.', '_' and '-'")
+    uri = _uri(dataset.root, name)
     versions: dict[TableName, int] = {table: dataset.version(table) for table in SCHEMAS}
     digest, num_clips = _digest(dataset, versions, selection)
     if not num_clips:
@@ -127,7 +126,7 @@ def create(dataset: Dataset, name: str, selection: Selection) -> Release:
         )
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     release = Release(dataset.root, name, digest, versions, selection, num_clips, now)
-    if storage.create_exclusive(_uri(dataset.root, name), _to_json(release)):
+    if storage.create_exclusive(uri, _to_json(release)):
         return release
     found = load(dataset.root, name)
     if found.digest != digest:
@@ -142,7 +141,7 @@ def load(root: str, name: str) -> Release:
     """Return the release of that name.
 
     Raises:
-        DataError: There is none, or its file cannot be understood.
+        DataError: The name is malformed, there is none, or its file cannot be understood.
     """
     dataset = Dataset.open(root)
     uri = _uri(dataset.root, name)
@@ -180,6 +179,8 @@ def split_of(bucket: int, selection: Selection) -> Split:
 
 
 def _uri(root: str, name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise DataError(f"release name {name!r}: use letters, digits, '.', '_' and '-'")
     return storage.join(root, "releases", f"{name}.json")
 
 

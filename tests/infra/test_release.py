@@ -97,6 +97,8 @@ def test_an_empty_selection_is_refused(dataset):
 def test_a_malformed_name_is_refused(dataset, name):
     with pytest.raises(DataError, match="release name"):
         release.create(dataset, name, Selection())
+    with pytest.raises(DataError, match="release name"):
+        release.load(dataset.root, name)
 
 
 def test_an_unknown_release_is_refused_with_the_known_ones(dataset):
