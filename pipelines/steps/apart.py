@@ -57,7 +57,7 @@ def _one_process(uris: list[str], work: Work, timeout_s: float) -> Iterator[Outc
                 raise fault.cause from fault
             yield _refused(uri, "crashed", repr(fault.cause))
             return
-        except ray.exceptions.WorkerCrashedError:
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
             yield _refused(uri, "crashed", "the decoding process died")
             return
         yield outcome
