@@ -1,17 +1,21 @@
 """Train both stages of the cascade and register what comes out."""
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import Literal
 
 from infra import storage, tracking
 from infra.config import to_yaml
 from infra.provenance import package_versions
+from infra.store.release import load
 from pipelines.config import RunConfig
 from pipelines.runtime import Runtime, Task
 from pipelines.serving import STAGE1, STAGE2
 from pipelines.stages.texts import text_settings
 from train.config import TrainSettings
+
+log = logging.getLogger(__name__)
 
 _NEUTRAL = (
     "gpus", "keep", "max_failures", "num_workers", "report_every", "save_every", "threads",
@@ -49,6 +53,9 @@ def _train(
     from train.run import TrainJob, train_stage
 
     (pinned,) = runtime.inputs(task, "release")
+    clips = load(runtime.dataset, pinned.outputs["name"]).clips("train")
+    kinds = {str(kind) for kind in clips["kind"].to_pylist()}
+    settings = fitted(settings, kinds, f"stage{stage}")
     tracker = tracking.connect(_whole(runtime).tracking, runtime.workspace)
     job = TrainJob(
         run_name=f"stage{stage}-{task.key}",
@@ -84,6 +91,17 @@ def _train(
             "last_loss": result.last_loss,
         },
     )
+
+
+def fitted(settings: TrainSettings, kinds: set[str], section: str) -> TrainSettings:
+    """Return the settings without batches of images where the release has videos only.
+
+    Images help where there are some; who brings a folder of videos need not know of them.
+    """
+    if "image" in kinds or not (settings.batch_images and settings.batch_videos):
+        return settings
+    log.warning("no image to train on: %s.batch_images=%d -> 0", section, settings.batch_images)
+    return settings.model_copy(update={"batch_images": 0})
 
 
 def _whole(runtime: Runtime) -> RunConfig:
