@@ -244,7 +244,7 @@ class _Stream:
         if not rows:
             raise ConfigError(
                 f"batch_{name}s: {batch} asked for, but the release has no {name} to train on; "
-                f"set batch_{name}s to 0, or ingest some"
+                f"ingest some, or set stage1.batch_{name}s and stage2.batch_{name}s to 0"
             )
         shards = [row["media_file"] for row in rows]
         order = Order(shards, settings.seed, settings.reader.window_shards)

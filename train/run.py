@@ -128,8 +128,9 @@ def _check(job: TrainJob, source: Source) -> None:
         have = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
         if have < job.settings.num_workers:
             raise ConfigError(
-                f"gpus: {job.settings.num_workers} workers ask for a GPU each, the cluster has "
-                f"{have}; set gpus to false, lower num_workers, or add GPUs"
+                f"stage{job.stage}.gpus: {job.settings.num_workers} workers ask for a GPU each, "
+                f"the cluster has {have}; set it to false, lower stage{job.stage}.num_workers, or "
+                "add GPUs and say so in cluster.num_gpus"
             )
     shape = PRESETS[job.settings.preset]
     reader = Reader(source, job.settings, Geometry(shape.frames, shape.height, shape.width))

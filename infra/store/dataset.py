@@ -148,7 +148,7 @@ def _lay(root: str, marker: str) -> None:
     if strangers:
         raise DataError(
             f"{root}: holds {', '.join(strangers)} but no {_MARKER}, so its layout is not known; "
-            "choose an empty folder"
+            "choose an empty folder (--output, --name)"
         )
     if storage.is_s3(root):
         storage.check_conditional_put(root)
@@ -160,12 +160,13 @@ def _check_format(root: str, marker: bytes) -> None:
         found = json.loads(marker)["format"]
     except (ValueError, KeyError, TypeError) as fault:
         raise DataError(
-            f"{root}/{_MARKER}: cannot be understood ({fault!r}); restore it or choose another root"
+            f"{root}/{_MARKER}: cannot be understood ({fault!r}); restore it, or choose another "
+            "root (--output, --name)"
         ) from fault
     if found != FORMAT:
         raise DataError(
             f"{root}: dataset of format {found}, this version of snapvideo reads format {FORMAT}; "
-            "choose another root, or run the snapvideo version that wrote it"
+            "choose another root (--output, --name), or run the snapvideo version that wrote it"
         )
 
 
