@@ -28,13 +28,12 @@ def launch(world_size: int, cases: list[dict], out: Path) -> None:
         env = base | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         with log.open("wb") as sink:
             ranks.append(subprocess.Popen(command, env=env, cwd=ROOT, stdout=sink, stderr=sink))
-    for process, log in zip(ranks, logs, strict=True):
-        try:
+    try:
+        for process, log in zip(ranks, logs, strict=True):
             assert process.wait(240) == 0, log.read_text()[-4000:]
-        except BaseException:
-            for other in ranks:
-                other.kill()
-            raise
+    finally:
+        for process in ranks:
+            process.kill()
 
 
 @pytest.fixture(scope="session")
