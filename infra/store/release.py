@@ -48,6 +48,8 @@ class Selection(Settings):
     """Only clips cut by this transform (see `IngestCounts.transform_id`); empty: any."""
     source_ids: tuple[str, ...] = ()
     """Only clips of these sources; empty: any."""
+    recipe_ids: tuple[str, ...] = ()
+    """Only synthetic captions of these recipes; empty: any."""
     caption_policy: Literal["human_first"] = "human_first"
     """One caption a clip: the newest human one, else the newest synthetic one that is ok."""
     validation_share: float = Field(default=0.05, ge=0, le=0.5)
@@ -212,6 +214,9 @@ def _chosen(dataset: Dataset, versions: dict[TableName, int], selection: Selecti
     """Return the caption that the policy takes for each selected clip that has one."""
     clip_ids = _selected(dataset, versions, selection)["clip_id"]
     ok = (pc.field("status") == "ok") & pc.field("clip_id").isin(clip_ids.combine_chunks())
+    if selection.recipe_ids:
+        wanted = pc.field("recipe_id").isin(list(selection.recipe_ids))
+        ok &= (pc.field("origin") != "synthetic") | wanted
     columns = ["clip_id", "caption_id", "text", "origin", "recipe_id", "created_at", "commit_seq"]
     rows = dataset.read("captions", versions["captions"], columns, ok).to_pylist()
     rows.sort(

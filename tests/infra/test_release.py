@@ -130,3 +130,15 @@ def test_a_selection_by_source_and_transform_takes_only_those(dataset):
     dataset.append("captions", [caption("mine", "one"), caption("other", "two")])
     made = release.create(dataset, "r", Selection(source_ids=("s",), transform_id="t"))
     assert made.clips()["clip_id"].to_pylist() == ["mine"]
+
+
+def test_newer_captions_of_another_recipe_are_not_taken_where_recipes_are_named(dataset):
+    for recipe, text in (("mine", "by mine"), ("tried", "by another")):
+        rows = [caption(name, text, "synthetic", recipe_id=recipe) for name in ("uncaptioned", "b")]
+        dataset.append("captions", rows)
+    named = release.create(dataset, "named", Selection(recipe_ids=("mine",))).captions().to_pylist()
+    texts = {row["clip_id"]: row["text"] for row in named}
+    assert (texts["uncaptioned"], texts["b"]) == ("by mine", "a blue square")
+    assert "a" not in texts  # its captions are of no recipe that is named
+    newest = release.create(dataset, "any", Selection()).captions().to_pylist()
+    assert {row["clip_id"]: row["text"] for row in newest}["uncaptioned"] == "by another"
