@@ -42,15 +42,15 @@ class Examples:
 
 def load_examples(
     dataset: Dataset,
-    source_ids: Sequence[str],
+    clip_ids: Sequence[str],
     settings: LocalCaptionerSettings,
     images: BaseImageProcessor,
 ) -> Examples:
-    """Return the clips of the sources that have a human caption.
+    """Return those of the clips that have a human caption.
 
     Args:
         dataset: Whose clips.
-        source_ids: Which sources.
+        clip_ids: Which clips.
         settings: How many clips and frames, and their side.
         images: The image processor that will also prepare frames when the model is used.
 
@@ -58,10 +58,11 @@ def load_examples(
         DataError: Fewer than `min_clips` clips have a readable picture and a human caption.
     """
     texts = _human_captions(dataset)
-    clips = dataset.read("clips", where=pc.field("source_id").isin(list(source_ids))).to_pylist()
-    chosen = sorted((row for row in clips if row["clip_id"] in texts), key=lambda r: r["clip_id"])
+    wanted = [clip for clip in clip_ids if clip in texts]
+    rows = dataset.read("clips", where=pc.field("clip_id").isin(wanted)).to_pylist()
+    chosen = sorted(rows, key=lambda row: str(row["clip_id"]))
     shown = FrameSettings(num_frames=settings.num_frames * FRAMES_KEPT)
-    frames, clip_ids = [], []
+    frames, shown_ids = [], []
     for row in chosen[: settings.max_clips]:
         try:
             clip = load(read_media(dataset.root, row), shown)
@@ -69,14 +70,14 @@ def load_examples(
             log.warning("clip is not learned from clip=%s fault=%s", row["clip_id"], fault)
             continue
         frames.append(_squeezed(fit_count(clip, shown.num_frames), images))
-        clip_ids.append(row["clip_id"])
+        shown_ids.append(row["clip_id"])
     if len(frames) < settings.min_clips:
         raise DataError(
             f"captioning.model local: {len(frames)} clips with a human caption, at least "
             f"captioner.min_clips = {settings.min_clips} are needed to learn from; put captions "
             "beside the media (same name, .txt), or name a model in captioning.model"
         )
-    return Examples(torch.stack(frames), [texts[clip] for clip in clip_ids], clip_ids)
+    return Examples(torch.stack(frames), [texts[clip] for clip in shown_ids], shown_ids)
 
 
 def varied(frames: Tensor, num_frames: int, generator: torch.Generator) -> Tensor:

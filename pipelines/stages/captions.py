@@ -30,11 +30,8 @@ def build_captioner(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) 
     if config.captioning.model != LOCAL:
         runtime.commit(task, {"model": config.captioning.model})
         return
-    sources = [
-        source for done in runtime.inputs(task, "ingest") for source in done.outputs["source_ids"]
-    ]
     folder = storage.join(runtime.keyed_folder(task), "captioner")
-    train_local(runtime.dataset, sources, config.captioner, folder)
+    train_local(runtime.dataset, own_clips(runtime, task), config.captioner, folder)
     runtime.commit(task, {"model": folder})
 
 

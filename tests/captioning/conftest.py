@@ -28,8 +28,8 @@ class Corpus:
         return Dataset.open(self.root)
 
     @property
-    def sources(self):
-        return [f"source-{index}" for index in range(self.num_clips)]
+    def clips(self):
+        return [f"clip-{index}" for index in range(self.num_clips)]
 
     @property
     def captioned(self):
@@ -63,8 +63,8 @@ def make_corpus(folder, num_clips):
     corpus = Corpus(Dataset.open(str(folder), create=True).root, num_clips)
     clips = {f"clip-{i}": video.encode_video(corpus.draw(i), fps=8) for i in range(num_clips)}
     refs = write_shard(corpus.dataset, list(clips.items()))
-    described = zip(clips, corpus.sources, refs, strict=True)
-    rows = [{"clip_id": c, "kind": "video", "source_id": s} | r.columns() for c, s, r in described]
+    described = zip(clips, refs, strict=True)
+    rows = [{"clip_id": clip, "kind": "video"} | ref.columns() for clip, ref in described]
     corpus.dataset.append("clips", rows)
     human = [
         {
@@ -105,5 +105,5 @@ def tiny():
 def captioner(corpus, tiny, tmp_path_factory):
     """The folder of a captioner that was trained on the corpus's captions."""
     folder = str(tmp_path_factory.mktemp("captioner"))
-    train_local(corpus.root, corpus.sources, tiny, folder)
+    train_local(corpus.root, corpus.clips, tiny, folder)
     return folder

@@ -25,7 +25,7 @@ class _KilledError(Exception):
 def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(
     corpus, short, tmp_path, monkeypatch
 ):
-    local.train_local(corpus.root, corpus.sources, short, str(tmp_path / "whole"))
+    local.train_local(corpus.root, corpus.clips, short, str(tmp_path / "whole"))
 
     def die_after_saving(step, *rest):
         if step > 5:
@@ -33,10 +33,10 @@ def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(
 
     monkeypatch.setattr(local, "_report", die_after_saving)
     with pytest.raises(_KilledError):
-        local.train_local(corpus.root, corpus.sources, short, str(tmp_path / "broken"))
+        local.train_local(corpus.root, corpus.clips, short, str(tmp_path / "broken"))
     monkeypatch.undo()
     assert [i.uri for i in storage.list_files(str(tmp_path / "broken"))] != []
-    local.train_local(corpus.root, corpus.sources, short, str(tmp_path / "broken"))
+    local.train_local(corpus.root, corpus.clips, short, str(tmp_path / "broken"))
     whole, broken = weights(tmp_path / "whole"), weights(tmp_path / "broken")
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
 
@@ -47,7 +47,7 @@ def test_a_finished_training_leaves_no_state_behind(captioner):
 
 def test_a_state_of_other_settings_is_not_used(corpus, tiny):
     images = small.build_image_processor(tiny)
-    found = examples.load_examples(corpus.dataset, corpus.sources, tiny, images)
+    found = examples.load_examples(corpus.dataset, corpus.clips, tiny, images)
     other = tiny.model_copy(update={"lr": 1e-3})
     threads = tiny.model_copy(update={"num_threads": 2})
     assert local._identity(found, tiny) != local._identity(found, other)
@@ -56,14 +56,16 @@ def test_a_state_of_other_settings_is_not_used(corpus, tiny):
 
 def test_only_clips_with_a_human_caption_are_learned_from(corpus, tiny):
     images = small.build_image_processor(tiny)
-    found = examples.load_examples(corpus.dataset, corpus.sources, tiny, images)
+    found = examples.load_examples(corpus.dataset, corpus.clips, tiny, images)
     assert sorted(found.clip_ids) == sorted(f"clip-{index}" for index in corpus.captioned)
     assert found.frames.shape == (48, 8, 3, 16, 16)
+    fewer = examples.load_examples(corpus.dataset, corpus.clips[:30], tiny, images)
+    assert fewer.clip_ids == [clip for clip in found.clip_ids if clip in corpus.clips[:30]]
 
 
 def test_too_few_captions_are_refused_with_a_way_out(corpus, tiny, tmp_path):
     with pytest.raises(DataError, match=r"captioner\.min_clips"):
-        local.train_local(corpus.root, corpus.sources[:12], tiny, str(tmp_path))
+        local.train_local(corpus.root, corpus.clips[:12], tiny, str(tmp_path))
 
 
 def test_a_varied_view_keeps_the_order_of_time():
