@@ -37,6 +37,7 @@ class FileInfo:
     uri: str
     size_bytes: int
     modified_ns: int
+    """0 where the file may not be read now, so that mending its rights counts as a change."""
 
 
 def is_s3(uri: str) -> bool:
@@ -272,7 +273,8 @@ def _local_info(path: Path) -> FileInfo | None:
     if not stat.S_ISREG(found.st_mode):
         log.warning("passed over, not a file uri=%s", path)
         return None
-    return FileInfo(str(path), found.st_size, found.st_mtime_ns)
+    readable = os.access(path, os.R_OK)
+    return FileInfo(str(path), found.st_size, found.st_mtime_ns if readable else 0)
 
 
 def _check_scheme(uri: str) -> None:

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 _QUARANTINE_KEY = ("source_uri", "source_id", "stage", "reason", "message")
 
+_NUM_TOLD = 20
+
 
 @dataclass(frozen=True)
 class IngestCounts:
@@ -63,6 +65,7 @@ class Ledger:
         self._part: list[dict[str, Any]] = []  # clips of the source that is being read
         self._files: set[str] = set()
         self._num_duplicates = self._num_refused = self._num_committed = 0
+        self._num_told = 0
         self._started_s = time.monotonic()
 
     def add(self, rows: pa.Table) -> None:
@@ -98,12 +101,24 @@ class Ledger:
                 self._captions[source_id].append(row["caption"])
         else:
             self._num_refused += 1
+        for refusal in row["refusals"]:
+            self._tell(row["source_uri"], refusal)
         self._quarantine += [
             refusal
             | {"source_uri": row["source_uri"], "source_id": source_id, "attempts": 1}
             | {"run_id": self._stamp["run_id"]}
             for refusal in row["refusals"]
         ]
+
+    def _tell(self, uri: str, refusal: dict[str, Any]) -> None:
+        """Name what is refused, up to a number that can still be read."""
+        self._num_told += 1
+        if self._num_told <= _NUM_TOLD:
+            log.warning(
+                "quarantined reason=%s file=%s: %s", refusal["reason"], uri, refusal["message"]
+            )
+        elif self._num_told == _NUM_TOLD + 1:
+            log.warning("more is quarantined; the table `quarantine` of the dataset tells each")
 
     def _commit_quarantine(self) -> None:
         if self._quarantine:

@@ -125,6 +125,17 @@ def test_links_to_nowhere_and_pipes_are_passed_over_with_a_warning(tmp_path, cap
     assert "not a file uri" in " ".join(warned)
 
 
+def test_mending_the_rights_of_a_file_counts_as_a_change(tmp_path):
+    (tmp_path / "file").write_bytes(b"1")
+    (tmp_path / "file").chmod(0)
+    if os.access(tmp_path / "file", os.R_OK):
+        pytest.skip("root may read every file")
+    (before,) = storage.list_files(str(tmp_path))
+    (tmp_path / "file").chmod(0o600)
+    (after,) = storage.list_files(str(tmp_path))
+    assert before.modified_ns == 0 < after.modified_ns
+
+
 def test_a_folder_that_links_to_itself_is_listed_once(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep/file").write_bytes(b"1")

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import asdict
 
+import pyarrow as pa
 import pytest
 
 from infra import storage
@@ -18,6 +19,7 @@ from pipelines.ingest import graph, ingest_partition
 from pipelines.ingest_config import AcceptSettings, CutSettings, IngestSettings
 from pipelines.steps.commit import Ledger
 from pipelines.steps.discover import discover
+from pipelines.steps.write import WRITTEN
 from tests.infra.videos import moving, sound, video
 from tests.pipelines.test_shots import TWO_SHOTS
 
@@ -187,6 +189,19 @@ def test_too_many_refused_files_fail_the_run_and_are_in_quarantine(tmp_path, ray
     with pytest.raises(DataError, match=r"2 of 3 files.*\(empty_file 2\).*max_refused"):
         ingest_partition(root, uris(str(tmp_path)), IngestSettings(), "run-1")
     assert Dataset.open(root).read("quarantine").num_rows == 2
+
+
+def test_the_first_refused_files_are_named_and_the_rest_only_counted(tmp_path, caplog):
+    ledger = Ledger(Dataset.open(str(tmp_path), create=True), SMALL, {"run_id": "1"}, 30)
+    refusal = {"stage": "read", "reason": "empty_file", "message": "0 bytes", "retryable": False}
+    rows = [
+        {"source_uri": f"/{i:02d}.mp4", "source_id": "", "num_clips": 0, "refusals": [refusal]}
+        for i in range(30)
+    ]
+    ledger.add(pa.Table.from_pylist(rows, schema=WRITTEN))
+    told = [one.getMessage() for one in caplog.records if "quarantine" in one.getMessage()]
+    assert told[0] == "quarantined reason=empty_file file=/00.mp4: 0 bytes"
+    assert len(told) == 21
 
 
 def test_a_file_that_cannot_be_read_is_refused_and_worth_another_try(tmp_path, ray_local):
