@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _ATTEMPTS = 16
 _COLUMNS = (
     "clip_id", "kind", "media_file", "media_row", "media_offset", "media_length", "media_crc32c",
-    "width", "height",
+    "num_frames", "width", "height",
 )  # fmt: skip
 
 
@@ -99,6 +99,7 @@ class Reader:
         self.text_width = int(next(iter(self._embeddings.values())).shape[1])
         self._max_tokens = max(len(e) for e in self._embeddings.values())
         clips = found.clips("train").select(list(_COLUMNS)).to_pylist()
+        clips = long_enough(clips, geometry.frames)
         self._streams = {
             stream: _Stream.build(stream, clips, texts, batch, settings)
             for stream, batch in (
@@ -249,6 +250,17 @@ class _Stream:
         shards = [row["media_file"] for row in rows]
         order = Order(shards, settings.seed, settings.reader.window_shards)
         return cls(name, rows, order, batch)
+
+
+def long_enough(clips: list[dict[str, Any]], num_frames: int) -> list[dict[str, Any]]:
+    """Return images, and videos with as many frames as are to be shown."""
+    kept = [clip for clip in clips if clip["kind"] == "image" or clip["num_frames"] >= num_frames]
+    if len(kept) < len(clips):
+        log.warning(
+            "left out, shorter than the %d frames of the model clips=%d of=%d",
+            num_frames, len(clips) - len(kept), len(clips),
+        )  # fmt: skip
+    return kept
 
 
 class Steps(torch.utils.data.Dataset[Batch]):

@@ -101,6 +101,18 @@ def test_a_kind_that_the_release_lacks_is_named(tmp_path):
         Reader(Source(root, "r1", encoder_id(text)), SETTINGS, SMALL)
 
 
+def test_videos_shorter_than_the_model_are_left_out_and_counted(caplog):
+    clips = [{"kind": "video", "num_frames": n} for n in (3, 4, 9)]
+    clips += [{"kind": "image", "num_frames": 1}]
+    assert data.long_enough(clips, 4) == clips[1:]
+    assert "4 frames of the model clips=1 of=4" in caplog.text
+
+
+def test_a_release_of_short_videos_only_is_refused(source):
+    with pytest.raises(ConfigError, match="no video to train on"):
+        Reader(source, SETTINGS, Geometry(frames=13, height=12, width=16))
+
+
 def test_frames_are_those_nearest_in_time_at_variable_rate():
     times = np.array([0.0, 0.1, 0.15, 0.5, 0.6])
     assert data._nearest(times, np.array([0.0, 0.12, 0.3, 0.7])).tolist() == [0, 1, 2, 4]
