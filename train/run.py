@@ -98,14 +98,11 @@ def train_stage(job: TrainJob, tracker: Tracker) -> TrainResult:
         resume_uri=_mended(storage.join(state_uri, job.run_name)),
     )
     with Follower(stats_uri, tracker, run_id, job.run_name) as follower:
-        found = _finished(storage.join(state_uri, job.run_name), job.settings.steps)
-        if found is None:
-            try:
-                found = _trainer(job, work, state_uri).fit().checkpoint
-            except ray.train.TrainingFailedError as fault:
-                tracker.finish(run_id, ok=False)
-                raise _named(fault, job) from fault
-    assert found is not None, "the last step always saves"
+        try:
+            found = _trained(job, work, state_uri)
+        except ray.train.TrainingFailedError as fault:
+            tracker.finish(run_id, ok=False)
+            raise _named(fault, job) from fault
     digest = _export(job, found, encoder, stats_uri)
     tracker.finish(run_id, ok=True)
     last = follower.last
@@ -136,6 +133,15 @@ def _check(job: TrainJob, source: Source) -> None:
     reader = Reader(source, job.settings, Geometry(shape.frames, shape.height, shape.width))
     below = bundle.read_config(job.init_bundle) if job.init_bundle else None
     Blueprint.build(job.settings, reader.text_width, below)
+
+
+def _trained(job: TrainJob, work: Work, state_uri: str) -> ray.train.Checkpoint:
+    """Return the checkpoint of the last step: an earlier attempt's, or that of training now."""
+    found = _finished(storage.join(state_uri, job.run_name), job.settings.steps)
+    if found is None:
+        found = _trainer(job, work, state_uri).fit().checkpoint
+    assert found is not None, "the last step always saves"
+    return found
 
 
 def _finished(run_uri: str, steps: int) -> ray.train.Checkpoint | None:

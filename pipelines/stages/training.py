@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from infra import storage, tracking
 from infra.config import to_yaml
@@ -14,6 +14,9 @@ from pipelines.runtime import Runtime, Task
 from pipelines.serving import STAGE1, STAGE2
 from pipelines.stages.texts import text_settings
 from train.config import TrainSettings
+
+if TYPE_CHECKING:
+    from train.run import TrainJob
 
 log = logging.getLogger(__name__)
 
@@ -50,26 +53,10 @@ def _train(
     init_bundle: str,
     model: str,
 ) -> None:
-    from train.run import TrainJob, train_stage
+    from train.run import train_stage
 
-    (pinned,) = runtime.inputs(task, "release")
-    clips = load(runtime.dataset, pinned.outputs["name"]).clips("train")
-    kinds = {str(kind) for kind in clips["kind"].to_pylist()}
-    settings = fitted(settings, kinds, f"stage{stage}")
     tracker = tracking.connect(_whole(runtime).tracking, runtime.workspace)
-    job = TrainJob(
-        run_name=f"stage{stage}-{task.key}",
-        stage=stage,
-        dataset_root=runtime.dataset,
-        release=pinned.outputs["name"],
-        settings=settings,
-        text=text_settings(config, runtime, task),
-        out_uri=storage.join(runtime.keyed_folder(task), "checkpoint"),
-        storage_uri=storage.join(runtime.keyed_folder(task), "state"),
-        init_bundle=init_bundle,
-        provenance={"key": task.key, "config": runtime.settings.model_dump(mode="json")},
-    )
-    result = train_stage(job, tracker)
+    result = train_stage(_job(task, config, runtime, stage, settings, init_bundle), tracker)
     record = {
         "key": task.key,
         "code": runtime.code_version,
@@ -79,17 +66,42 @@ def _train(
     }
     tracker.log_text(result.mlflow_run_id, to_yaml(runtime.settings), "config.yaml")
     tracker.log_text(result.mlflow_run_id, json.dumps(record, indent=1), "provenance.json")
-    version = tracker.register(model, result.bundle_uri, result.mlflow_run_id, record)
-    runtime.commit(
-        task,
-        {
-            "bundle": result.bundle_uri,
-            "stats": result.stats_uri,
-            "model": model,
-            "version": version,
-            "mlflow_run_id": result.mlflow_run_id,
-            "last_loss": result.last_loss,
-        },
+    outputs = {
+        "bundle": result.bundle_uri,
+        "stats": result.stats_uri,
+        "model": model,
+        "version": tracker.register(model, result.bundle_uri, result.mlflow_run_id, record),
+        "mlflow_run_id": result.mlflow_run_id,
+        "last_loss": result.last_loss,
+    }
+    runtime.commit(task, outputs)
+
+
+def _job(
+    task: Task,
+    config: RunConfig,
+    runtime: Runtime,
+    stage: Literal[1, 2],
+    settings: TrainSettings,
+    init_bundle: str,
+) -> "TrainJob":
+    """Say what to train, on which release, and where it goes."""
+    from train.run import TrainJob
+
+    (pinned,) = runtime.inputs(task, "release")
+    clips = load(runtime.dataset, pinned.outputs["name"]).clips("train")
+    kinds = {str(kind) for kind in clips["kind"].to_pylist()}
+    return TrainJob(
+        run_name=f"stage{stage}-{task.key}",
+        stage=stage,
+        dataset_root=runtime.dataset,
+        release=pinned.outputs["name"],
+        settings=fitted(settings, kinds, f"stage{stage}"),
+        text=text_settings(config, runtime, task),
+        out_uri=storage.join(runtime.keyed_folder(task), "checkpoint"),
+        storage_uri=storage.join(runtime.keyed_folder(task), "state"),
+        init_bundle=init_bundle,
+        provenance={"key": task.key, "config": runtime.settings.model_dump(mode="json")},
     )
 
 
