@@ -4,10 +4,14 @@ Pages bind to loopback. The ports between Ray's own processes do not (Ray has no
 token authentication is on, so nobody else can hand a worker code to run.
 """
 
+import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
+from collections.abc import Iterator
 
 import psutil
 from pydantic import NonNegativeInt, PositiveInt
@@ -57,21 +61,23 @@ def start(settings: ClusterSettings) -> str:
     prepare()
     import ray
 
+    if settings.address:
+        with _our_sigterm():
+            return _join(settings)
+    _check_gpus(settings.num_gpus)
     if ray.is_initialized():
         return ""
-    if settings.address:
-        return _join(settings)
-    _check_gpus(settings.num_gpus)
-    context = ray.init(
-        num_cpus=settings.num_cpus or max(4, psutil.cpu_count() or 1),
-        num_gpus=settings.num_gpus,
-        object_store_memory=settings.object_store_mib * 2**20,
-        include_dashboard=settings.dashboard,
-        dashboard_host=settings.dashboard_host,
-        log_to_driver=settings.worker_logs,
-        configure_logging=False,
-        runtime_env={"env_vars": _worker_environment()},
-    )
+    with _our_sigterm():
+        context = ray.init(
+            num_cpus=settings.num_cpus or max(4, psutil.cpu_count() or 1),
+            num_gpus=settings.num_gpus,
+            object_store_memory=settings.object_store_mib * 2**20,
+            include_dashboard=settings.dashboard,
+            dashboard_host=settings.dashboard_host,
+            log_to_driver=settings.worker_logs,
+            configure_logging=False,
+            runtime_env={"env_vars": _worker_environment()},
+        )
     url = str(context.dashboard_url or "")
     log.info("ray started dashboard=%s", url or "off")
     return f"http://{url}" if url else ""
@@ -91,12 +97,44 @@ def stop() -> None:
         ray.shutdown()
 
 
+@contextlib.contextmanager
+def running(settings: ClusterSettings) -> Iterator[None]:
+    """Have Ray inside the block; what was started for it ends with it, an earlier one stays.
+
+    Raises:
+        ConfigError, ServiceError: See `start`.
+    """
+    prepare()
+    import ray
+
+    ours = not ray.is_initialized()
+    start(settings)
+    try:
+        yield
+    finally:
+        if ours:
+            stop()
+
+
+@contextlib.contextmanager
+def _our_sigterm() -> Iterator[None]:
+    """Keep what the caller does on SIGTERM: Ray's handler aborts the process with a C++ trace."""
+    ours = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if ours is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
+
+
 def _join(settings: ClusterSettings) -> str:
     import ray
 
     address = settings.address
     try:
         _knock(address)
+        if ray.is_initialized():
+            return ""
         context = ray.init(
             address=address, log_to_driver=settings.worker_logs, configure_logging=False
         )

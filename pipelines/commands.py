@@ -157,11 +157,8 @@ def _cluster(config: RunConfig) -> Iterator[None]:
     """Hold the run's lock and a Ray cluster."""
     with run_lock(config.workspace):
         tracking.connect(config.tracking, config.workspace)  # a silent one is refused at once
-        cluster.start(config.cluster)
-        try:
+        with cluster.running(config.cluster):
             yield
-        finally:
-            cluster.stop()
 
 
 def _no_operands(operands: Sequence[str]) -> None:

@@ -90,9 +90,9 @@ class Live:
         return Path(self.settings.folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def live(ray_local, checkpoints, free_port, tmp_path_factory):
-    """One serving application on Ray Serve for the whole session."""
+    """One serving application on Ray Serve for a module; after it Ray's CPUs are free again."""
     settings = ServeSettings(
         port=free_port,
         folder=str(tmp_path_factory.mktemp("serve")),
@@ -107,12 +107,12 @@ def live(ray_local, checkpoints, free_port, tmp_path_factory):
     server.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(live):
     return openai.OpenAI(base_url=f"{live.server.url}/v1", api_key="none", max_retries=0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def http(live):
     with httpx.Client(base_url=live.server.url, timeout=30) as client:
         yield client
