@@ -41,7 +41,7 @@ def say_where(config: RunConfig, runtime: Runtime) -> None:
         "            then open http://127.0.0.1:5000",
         f"serve       {_program('snapvideo')} serve {config.flags}",
         f"            then open http://127.0.0.1:{config.serve.port}/docs;",
-        "Ray         http://127.0.0.1:8265 while a run or a server is up;",
+        "Ray         while a run or a server is up, at the address that its first line logs;",
         f"            it asks for the token that `{_program('ray')} get-auth-token` prints",
         "",
     ]
