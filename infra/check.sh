@@ -8,7 +8,7 @@ step ruff check .
 step mypy --strict
 step lint-imports
 if [ "${1:-all}" = fast ]; then
-    step python -m pytest -q -m "not slow"
+    step python -m pytest -q -rs -m "not slow"
 else
-    step python -m pytest -q --durations=15
+    step python -m pytest -q -rs --durations=15
 fi
