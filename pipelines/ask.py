@@ -55,11 +55,7 @@ def collect(base_url: str, model: str, settings: SampleSettings, folder: str) ->
 
 def _collected(base_url: str, model: str, settings: SampleSettings, folder: str) -> list[Sample]:
     client = openai.OpenAI(base_url=base_url, api_key="unused", max_retries=5, timeout=120.0)
-    wanted = [
-        (prompt, settings.seed + i)
-        for i in range(settings.per_prompt)
-        for prompt in settings.prompts
-    ]
+    wanted = settings.wanted()
     began = time.monotonic()
     jobs = [_create(client, model, prompt, seed, settings) for prompt, seed in wanted]
     log.info("asked for videos=%d at %s", len(jobs), base_url)

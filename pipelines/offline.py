@@ -44,7 +44,7 @@ def _requests(settings: SampleSettings, facts: ModelFacts) -> Sequence[VideoRequ
     return [
         VideoRequest(
             prompt=prompt,
-            seed=settings.seed + i,
+            seed=seed,
             num_frames=facts.num_frames,
             fps=settings.fps or max(facts.framerates),
             steps=settings.steps,
@@ -53,6 +53,5 @@ def _requests(settings: SampleSettings, facts: ModelFacts) -> Sequence[VideoRequ
             guidance_2=settings.guidance_2,
             sigma_aug=settings.sigma_aug,
         )
-        for i in range(settings.per_prompt)
-        for prompt in settings.prompts
+        for prompt, seed in settings.wanted()
     ]

@@ -16,7 +16,7 @@ class SampleSettings(Settings):
     per_prompt: PositiveInt = 1
     """Videos per prompt, each with a seed of its own."""
     seed: NonNegativeInt = 0
-    """Seed of the first video of each prompt."""
+    """Seed of the first video; each further one has the next, so that no two share their noise."""
     steps: PositiveInt = 24
     """Denoising steps of the first stage (Heun: two evaluations a step)."""
     steps_2: PositiveInt = 12
@@ -31,3 +31,8 @@ class SampleSettings(Settings):
     """Frames per second; 0 takes the highest the model was trained at."""
     out: str = "samples"
     """Folder or URI where `snapvideo sample` writes."""
+
+    def wanted(self) -> list[tuple[str, int]]:
+        """Return (prompt, seed) of every video, in the order of their numbers."""
+        prompts = self.prompts * self.per_prompt
+        return [(prompt, self.seed + number) for number, prompt in enumerate(prompts)]
