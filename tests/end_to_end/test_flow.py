@@ -16,7 +16,7 @@ import mlflow
 import openai
 import pytest
 
-from infra import storage, video
+from infra import video
 from pipelines import corpus
 from train import bundle
 
@@ -199,12 +199,3 @@ def test_the_stock_client_gets_a_video_from_snapvideo_serve(server, tmp_path):
         address = socket.gethostbyname(socket.gethostname())
         if not address.startswith("127."):
             assert other.connect_ex((address, server)) != 0
-
-
-def test_every_settings_file_of_the_project_loads():
-    from infra.config import from_yaml
-    from pipelines.config import RunConfig
-
-    for path in (ROOT / "pipelines/configs").glob("*.yaml"):
-        assert from_yaml(RunConfig, str(path)).name
-    assert storage.exists(str(CONFIG))
