@@ -19,6 +19,7 @@ import deltalake
 import deltalake.exceptions
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
 
 from infra import storage
 from infra.errors import DataError, ServiceError
@@ -93,7 +94,13 @@ class Dataset:
             empty = schema.empty_table()
             return empty.select(columns) if columns is not None else empty
         with _faults(self.uri(table)):
-            return found.to_pyarrow_dataset(schema=schema).to_table(columns=columns, filter=where)
+            files, path = storage.filesystem(self.uri(table))
+            # Arrow's own files: its threads outlive a read, and with Python's they would still
+            # want the interpreter when it ends ("terminate called", exit code 134).
+            below = pafs.SubTreeFileSystem(path, files)
+            return found.to_pyarrow_dataset(schema=schema, filesystem=below).to_table(
+                columns=columns, filter=where
+            )
 
     def append(self, table: TableName, rows: Rows) -> int:
         """Add rows in one commit and return the version that it made.
