@@ -106,6 +106,45 @@ def test_patches_come_back_to_where_they_were_taken(patch_pos):
         assert torch.equal(model._unpatchify(model._patchify(x, None)), x)
 
 
+def test_temporal_patches_come_back_to_where_they_were_taken():
+    model = Fit(replace(MICRO, height=16, patch_frames=2, group=(2, 2, 2), patch_pos="full"))
+    x = torch.arange(3 * 4 * 16 * 16, dtype=torch.float32).reshape(1, 3, 4, 16, 16)
+    with torch.no_grad():
+        model.stem = torch.nn.Identity()
+        model.stem_norm = torch.nn.Identity()
+        model.space_pos = torch.nn.Parameter(torch.zeros(model.space_pos.shape[0], 96))
+        assert torch.equal(model._unpatchify(model._patchify(x, None)), x)
+
+
+def test_temporal_patches_make_fewer_tokens_of_more_values():
+    config = replace(MICRO, patch_frames=2, group=(2, 2, 2))
+    assert (config.grid, config.patch_values) == ((2, 4, 4), 32)
+
+
+def test_an_upsampler_takes_temporal_patches(clips):
+    model = Fit(replace(MICRO, patch_frames=2, group=(2, 2, 2), low_res=True)).eval()
+    cond = prompts().with_low_res(torch.zeros_like(clips), torch.zeros(2))
+    assert run(model, clips, cond)[0].shape == clips.shape
+
+
+def test_a_temporal_patch_that_does_not_divide_the_frames_is_refused():
+    with pytest.raises(ValueError, match=r"patch_frames \(3\) must divide frames \(4\)"):
+        replace(MICRO, patch_frames=3)
+
+
+def test_without_read_write_feed_forwards_their_parameters_are_gone():
+    z, p = MICRO.latent_width, MICRO.patch_width
+    a_block = sum(8 * width**2 + 6 * width for width in (z, p))
+    less = num_parameters(MICRO) - num_parameters(replace(MICRO, read_write_ff=False))
+    assert less == MICRO.blocks * a_block
+
+
+def test_a_network_without_read_write_feed_forwards_trains_every_parameter(clips):
+    model = Fit(replace(MICRO, read_write_ff=False))
+    model(clips, torch.zeros(2), prompts(), torch.randn(2, 16, 64))[0].square().sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
 def test_a_group_holds_one_rectangle_of_all_frames():
     model = Fit(replace(MICRO, height=16, patch_pos="group"))
     x = torch.zeros(1, 3, 4, 16, 16)

@@ -57,7 +57,7 @@ def init_from_stage1(up: Fit, state: dict[str, Tensor], below: FitConfig) -> Cas
 
 
 def _wider_stem(weight: Tensor, up: FitConfig, below: FitConfig) -> Tensor:
-    extra = (up.in_channels - below.in_channels) * up.patch**2
+    extra = (up.in_channels - below.in_channels) * up.patch_values
     return torch.cat([weight, weight.new_zeros(weight.shape[0], extra)], dim=1)
 
 

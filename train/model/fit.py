@@ -40,6 +40,10 @@ class FitConfig:
     text_width: int
     inside_height: int = 0
     patch: int = 4
+    patch_frames: int = 1
+    """Frames that one patch spans; the paper's patches are 1x4x4."""
+    read_write_ff: bool = True
+    """Whether a feed-forward follows the read and the write of each block."""
     low_res: bool = False
     dropout: float = 0.1
     patch_pos: Literal["factorized", "full", "group"] = "factorized"
@@ -56,6 +60,10 @@ class FitConfig:
     def __post_init__(self) -> None:
         if not self.inside_height:
             object.__setattr__(self, "inside_height", self.height)
+        if self.patch_frames < 1 or self.frames % self.patch_frames:
+            raise ValueError(
+                f"patch_frames ({self.patch_frames}) must divide frames ({self.frames})"
+            )
         for side, group in zip(self.grid, self.group, strict=True):
             if side % group:
                 raise ValueError(f"group {self.group} does not divide the patch grid {self.grid}")
@@ -65,7 +73,8 @@ class FitConfig:
     @property
     def grid(self) -> tuple[int, int, int]:
         """Patches along time, height (padding included) and width."""
-        return self.frames, self.inside_height // self.patch, self.width // self.patch
+        patch = self.patch
+        return self.frames // self.patch_frames, self.inside_height // patch, self.width // patch
 
     @property
     def groups(self) -> tuple[int, int, int]:
@@ -82,6 +91,11 @@ class FitConfig:
     def in_channels(self) -> int:
         """Channels that enter the stem: the noisy clip, and the low-resolution one if any."""
         return 6 if self.low_res else 3
+
+    @property
+    def patch_values(self) -> int:
+        """Values of one channel in a patch: its frames, rows and columns."""
+        return self.patch_frames * self.patch**2
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:
@@ -171,13 +185,13 @@ class Block(nn.Module):
         self.context = Attention(z, min(z, c), config.latent_head, key_width=c, qk_norm=qk)
         self.context_ff = FeedForward(z)
         self.read = Attention(z, min(p, z), config.patch_head, key_width=p, qk_norm=qk)
-        self.read_ff = FeedForward(z)
+        self.read_ff = FeedForward(z) if config.read_write_ff else None
         self.selves = nn.ModuleList(
             Attention(z, z, config.latent_head, qk_norm=qk) for _ in range(config.layers)
         )
         self.self_ffs = nn.ModuleList(FeedForward(z, config.dropout) for _ in range(config.layers))
         self.write = Attention(p, min(p, z), config.patch_head, key_width=z, qk_norm=qk)
-        self.write_ff = FeedForward(p)
+        self.write_ff = FeedForward(p) if config.read_write_ff else None
 
     def forward(
         self, patches: Tensor, latents: Tensor, context: Tensor, mask: Tensor
@@ -187,13 +201,15 @@ class Block(nn.Module):
         latents = latents + self.context_ff(latents)
         latents = self._grouped(latents)
         latents = latents + self.read(latents, patches)
-        latents = latents + self.read_ff(latents)
+        if self.read_ff is not None:
+            latents = latents + self.read_ff(latents)
         latents = torch.unflatten(latents, 0, (-1, self.groups)).flatten(1, 2)
         for attention, feed_forward in zip(self.selves, self.self_ffs, strict=True):
             latents = latents + attention(latents)
             latents = latents + feed_forward(latents)
         patches = patches + self.write(patches, self._grouped(latents))
-        patches = patches + self.write_ff(patches)
+        if self.write_ff is not None:
+            patches = patches + self.write_ff(patches)
         return patches, latents
 
     def _grouped(self, latents: Tensor) -> Tensor:
@@ -207,11 +223,11 @@ class Fit(nn.Module):
         super().__init__()
         self.config = config
         p, z, c = config.patch_width, config.latent_width, config.context_width
-        values = config.patch**2
+        values = config.patch_values
         self.stem = nn.Linear(config.in_channels * values, p)
         self.stem_norm = nn.LayerNorm(p)
         self.time_pos = (
-            _table(config.frames, p, config.position_std)
+            _table(config.grid[0], p, config.position_std)
             if config.patch_pos == "factorized"
             else None
         )
@@ -288,9 +304,10 @@ class Fit(nn.Module):
             assert low_res is not None, "an upsampler needs the lower stage's clip"
             x = torch.cat([x, low_res], dim=1)
         x = functional.pad(x, (0, 0, 0, config.inside_height - config.height))
-        q = config.patch
-        x = torch.unflatten(torch.unflatten(x, 4, (-1, q)), 3, (-1, q))  # b c t h q w q
-        tokens = x.permute(0, 2, 3, 5, 1, 4, 6).flatten(4)  # b t h w (c q q)
+        f, q = config.patch_frames, config.patch
+        x = torch.unflatten(torch.unflatten(x, 4, (-1, q)), 3, (-1, q))  # b c tf h q w q
+        x = torch.unflatten(x, 2, (-1, f))  # b c t f h q w q
+        tokens = x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)  # b t h w (c f q q)
         tokens = self.stem_norm(self.stem(tokens))
         if config.patch_pos == "group":
             return self._to_groups(tokens) + self.space_pos
@@ -310,11 +327,11 @@ class Fit(nn.Module):
         return x.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6).flatten(0, 3)
 
     def _unpatchify(self, values: Tensor) -> Tensor:
-        config, q = self.config, self.config.patch
+        config, f, q = self.config, self.config.patch_frames, self.config.patch
         x = torch.unflatten(torch.unflatten(values, 1, config.group), 0, (-1, *config.groups))
-        x = x.permute(0, 1, 4, 2, 5, 3, 6, 7)  # b nt gt nh gh nw gw (c q q)
-        x = torch.unflatten(x.flatten(1, 2).flatten(2, 3).flatten(3, 4), 4, (3, q, q))
-        x = x.permute(0, 4, 1, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
+        x = x.permute(0, 1, 4, 2, 5, 3, 6, 7)  # b nt gt nh gh nw gw (c f q q)
+        x = torch.unflatten(x.flatten(1, 2).flatten(2, 3).flatten(3, 4), 4, (3, f, q, q))
+        x = x.permute(0, 4, 1, 5, 2, 6, 3, 7).flatten(6, 7).flatten(4, 5).flatten(2, 3)
         return x[:, :, :, : config.height]
 
 
