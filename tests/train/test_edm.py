@@ -21,6 +21,7 @@ from train.model.fit import Conditioning, Fit
 from train.model.presets import PRESETS
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "diffusion.json").read_text())
+LAW = settings(deadline=None)
 CONSTANTS = st.fixed_dictionaries(
     {"sigma_in": st.floats(0.5, 40), "sigma_data": st.floats(0.2, 3), "sigma": st.floats(2e-3, 80)}
 )
@@ -59,6 +60,7 @@ def test_every_function_equals_its_reference(row):
     assert error.item() == pytest.approx(row["loss_w_form"], rel=1e-10)
 
 
+@LAW
 @given(CONSTANTS, st.floats(-1, 1), st.floats(-4, 4))
 def test_the_target_gives_the_clean_clip_back(constants, x, noise):
     edm = Edm(sigma_in=constants["sigma_in"], sigma_data=constants["sigma_data"])
@@ -67,6 +69,7 @@ def test_the_target_gives_the_clean_clip_back(constants, x, noise):
     assert clean.item() == pytest.approx(x, abs=1e-9)
 
 
+@LAW
 @given(CONSTANTS, st.floats(-1, 1), st.floats(-4, 4), st.floats(-5, 5))
 def test_the_loss_is_edms_loss_on_the_clean_clip(constants, x, noise, f):
     edm = Edm(sigma_in=constants["sigma_in"], sigma_data=constants["sigma_data"])
@@ -77,6 +80,7 @@ def test_the_loss_is_edms_loss_on_the_clean_clip(constants, x, noise, f):
     assert by_target.item() == pytest.approx(by_clip.item(), rel=1e-6, abs=1e-9)
 
 
+@LAW
 @given(CONSTANTS)
 def test_input_and_target_have_unit_variance(constants):
     d, sigma = constants["sigma_data"], exact(constants["sigma"])
@@ -87,6 +91,7 @@ def test_input_and_target_have_unit_variance(constants):
     assert of_target.item() == pytest.approx(1, rel=1e-12)
 
 
+@LAW
 @given(st.floats(0.2, 3), st.floats(2e-3, 80))
 def test_without_input_scale_it_is_edm_with_the_sign_of_f_turned(d, s):
     edm, sigma = Edm(sigma_in=1, sigma_data=d), exact(s)
@@ -97,6 +102,7 @@ def test_without_input_scale_it_is_edm_with_the_sign_of_f_turned(d, s):
     assert edm.weight(sigma).item() == pytest.approx(1, rel=1e-12)
 
 
+@LAW
 @given(CONSTANTS, st.floats(1, 10))
 def test_guiding_the_network_is_guiding_the_clean_clip(constants, scale):
     edm = Edm(sigma_in=constants["sigma_in"], sigma_data=constants["sigma_data"])
@@ -159,6 +165,47 @@ def test_saying_nothing_costs_the_weight():
     loss = training_loss(silent, clips, conditioning(64), edm, draws)
     assert loss.shape == (64,)
     assert (loss / edm.weight(draws.sigma)).mean().item() == pytest.approx(1, abs=0.02)
+
+
+def test_an_image_that_is_no_video_has_one_noise_in_all_frames():
+    shape, seeds = (3, 4, 2, 2), [5, 6]
+    usual = draw(seeds, shape, Edm(), low_shape=shape)
+    draws = draw(seeds, shape, Edm(), low_shape=shape, still=[True, False])
+    for noise, before in ((draws.noise, usual.noise), (draws.noise_aug, usual.noise_aug)):
+        assert torch.equal(noise[0], before[0, :, :1].expand(shape))
+        assert torch.equal(noise[1], before[1])
+
+
+def test_marking_no_image_changes_no_loss():
+    def network(x, c_noise, cond, latents=None, mask=None):
+        return x.sin(), None
+
+    edm, clips = Edm(), torch.randn(3, 3, 4, 2, 2, generator=torch.Generator().manual_seed(3))
+    losses = [
+        training_loss(
+            network, clips, conditioning(3), edm, draw([1, 2, 3], clips.shape[1:], edm, still=still)
+        )
+        for still in (None, [False] * 3)
+    ]
+    assert torch.equal(*losses)
+
+
+def test_an_image_that_is_no_video_is_answered_by_the_mean_over_its_frames():
+    answer = torch.arange(4.0)[None, None, :, None, None]  # mean 1.5
+
+    def network(x, c_noise, cond, latents=None, mask=None):
+        return answer.expand_as(x), None
+
+    edm, image = Edm(), torch.full((1, 3, 4, 2, 2), 0.5)
+    draws = draw([7], image.shape[1:], edm, still=[True])
+    loss = training_loss(network, image, conditioning(1), edm, draws)
+    one = edm.loss(torch.full((1, 3, 2, 2), 1.5), image[:, :, 0], draws.noise[:, :, 0], draws.sigma)
+    assert loss.item() == pytest.approx(one.item(), rel=1e-6)
+
+
+def test_marks_must_be_as_many_as_samples():
+    with pytest.raises(ValueError, match="still has 1 values for 2 samples"):
+        draw([1, 2], (3, 2, 2, 2), Edm(), still=[True])
 
 
 def test_latents_are_handed_over_where_the_draw_says_so():

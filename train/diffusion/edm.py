@@ -12,7 +12,7 @@ c_out is negative throughout: with a = 1 everything equals EDM except for the si
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, Self
 
 import torch
@@ -129,6 +129,8 @@ class Draws:
             they never are.
         sigma_aug: Noise level of the lower stage's clip [batch], or None.
         noise_aug: Unit noise in the shape of the lower stage's clip, or None.
+        still: True where the clip is one image, not a video of infinite framerate [batch]: its
+            frames share their noise. None where there is no such clip.
     """
 
     sigma: Tensor
@@ -137,6 +139,7 @@ class Draws:
     carry: Tensor | None = None
     sigma_aug: Tensor | None = None
     noise_aug: Tensor | None = None
+    still: Tensor | None = None
 
     def to(self, target: torch.device | str) -> "Draws":
         """Return a copy on another device."""
@@ -152,8 +155,13 @@ def draw(
     self_conditioning: float = 0.9,
     low_shape: Sequence[int] | None = None,
     low_noise: LowResNoise | None = None,
+    still: Sequence[bool] | None = None,
 ) -> Draws:
     """Return the randomness of a batch; a sample's depends on its own seed and nothing else.
+
+    An image is a video of infinite framerate, with noise of its own in every frame (Sec. 3.2).
+    `still` marks the clips that are not to be treated so, which is the paper's ablation: their
+    first frame's noise is that of every frame.
 
     Args:
         seeds: One seed per sample.
@@ -163,6 +171,7 @@ def draw(
         self_conditioning: Probability that first-pass latents are handed over.
         low_shape: Shape of the lower stage's clip, for an upsampler.
         low_noise: Its noise range; the default where None.
+        still: Whether each sample is one image, not a video; None where no sample is.
     """
     span = low_noise or LowResNoise()
     columns: dict[str, list[Tensor]] = {name: [] for name in Draws.__dataclass_fields__}
@@ -179,7 +188,18 @@ def draw(
             low, high = math.log(span.low), math.log(span.high)
             columns["sigma_aug"].append((low + (high - low) * uniform[2]).exp())
             columns["noise_aug"].append(torch.randn(*low_shape, generator=generator))
-    return Draws(**{name: torch.stack(values) for name, values in columns.items() if values})
+    draws = Draws(**{name: torch.stack(values) for name, values in columns.items() if values})
+    return draws if still is None else _frozen(draws, torch.tensor(still))
+
+
+def _frozen(draws: Draws, still: Tensor) -> Draws:
+    """Return `draws` with the first frame's noise in all frames of the samples at `still`."""
+    if still.shape != draws.sigma.shape:
+        raise ValueError(f"still has {len(still)} values for {len(draws.sigma)} samples")
+    names = ("noise", "noise_aug")
+    noises = {name: value for name in names if (value := getattr(draws, name)) is not None}
+    frozen = {n: torch.where(_spread(still, v), v[:, :, :1], v) for n, v in noises.items()}
+    return replace(draws, still=still, **frozen)
 
 
 def low_res_condition(
@@ -211,7 +231,7 @@ def shrink(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class Network(Protocol):
-    """A `Fit`, or an engine that wraps one."""
+    """A network of `train.model`, or an engine that wraps one."""
 
     def __call__(
         self,
@@ -220,8 +240,8 @@ class Network(Protocol):
         cond: Conditioning,
         prev_latents: Tensor | None = None,
         prev_mask: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return (F, final latents)."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return (F, final latents); None where the network hands nothing over."""
         ...
 
 
@@ -233,7 +253,9 @@ def training_loss(
     The latents of a first pass without gradients are handed to the second one where
     `draws.carry` says so. It is made even where none of a rank's clips wants it: under ZeRO-3 a
     pass gathers weights from all ranks, and one that skipped it would leave the others waiting.
+    A network that hands nothing over needs no first pass: draw with `self_conditioning=0`.
     For an upsampler (`draws.sigma_aug` given) the lower stage's clip is made from `x` itself.
+    Where `draws.still` is True the answers for all frames are averaged into one for the image.
 
     Args:
         network: Called as F; its mode decides about dropout.
@@ -257,6 +279,8 @@ def training_loss(
         with torch.no_grad():
             _, latents = network(x_in, c_noise, cond)
     f, _ = network(x_in, c_noise, cond, latents, draws.carry)
+    if draws.still is not None:
+        f = torch.where(_spread(draws.still, f), f.float().mean(2, keepdim=True), f.float())
     return edm.loss(f, x, draws.noise, draws.sigma)
 
 
