@@ -138,6 +138,55 @@ def test_each_branch_carries_its_own_latents(fit):
     assert torch.allclose(latents[:, 1:], without, atol=1e-5)
 
 
+class Echo:
+    """A network that answers with its input and counts, in the latents, how often it was asked."""
+
+    def __init__(self):
+        self.rows = []
+
+    def __call__(self, x, c_noise, cond, latents=None, mask=None):
+        self.rows.append(len(x))
+        return x, torch.ones(len(x), 1, 1) if latents is None else latents + 1
+
+
+def test_a_step_of_scale_one_asks_the_text_alone_but_for_the_first():
+    network, swinging = Echo(), Guidance(3.0, low_scale=1.0, high_share=0)
+    start = begin([1], (3, 1, 2, 2), Edm())
+    walk(GuidedDenoiser(network, Edm(), prompts(1), swinging), start, Edm(), 4)
+    assert network.rows == [2, 2, 2, 2, 1, 1, 2]  # Heun asks twice a step, once at the last
+
+
+def test_a_branch_that_is_not_asked_keeps_its_latents():
+    swinging = Guidance(3.0, low_scale=1.0, high_share=0)
+    denoise = GuidedDenoiser(Echo(), Edm(), prompts(1), swinging)
+    x, sigma = unit_noise([1], (3, 1, 2, 2)), torch.tensor(1.0, dtype=torch.float64)
+    _, latents = denoise(x, sigma, (2, 4), torch.tensor([[[[5.0]], [[7.0]]]]))
+    assert latents.flatten().tolist() == [6, 7]
+
+
+def test_a_swinging_walk_taken_up_again_ends_where_an_unbroken_one_does(fit):
+    edm, swinging = Edm(sigma_in=2), Guidance(4.0, low_scale=1.0, high_share=0.2)
+    denoise = GuidedDenoiser(fit, edm, prompts(2), swinging)
+    start = begin([1, 2], fit.config.clip_shape, edm)
+    unbroken = walk(denoise, start, edm, 5)
+    half = walk(denoise, start, edm, 5, on_step=lambda done, total, preview: done == 2)
+    assert torch.equal(walk(denoise, half, edm, 5).x, unbroken.x)
+
+
+def test_a_network_that_hands_nothing_over_can_be_guided():
+    def network(x, c_noise, cond, latents=None, mask=None):
+        assert latents is None
+        return x * (2 - cond.drop.float())[:, None, None, None, None], None
+
+    edm, x = Edm(), unit_noise([1], (3, 1, 2, 2))
+    sigma = torch.tensor(1.0, dtype=torch.float64)
+    denoise = GuidedDenoiser(network, edm, prompts(1), Guidance(3.0, threshold=False))
+    clean, latents = denoise(x, sigma, (0, 2), None)
+    with_text_by_3 = 4 * (edm.c_in(sigma) * x).float().double()  # 1 + 3*(2 - 1)
+    assert torch.allclose(clean, edm.denoised(x, with_text_by_3, sigma))
+    assert latents is None
+
+
 def test_guidance_starts_high_and_then_swings():
     guidance = Guidance(scale=8, low_scale=2, high_share=0.2)
     assert [guidance.at(step, 10) for step in range(6)] == [8, 8, 2, 8, 2, 8]

@@ -34,6 +34,11 @@ class Guidance:
     percentile: float = 0.995
     threshold: bool = True
 
+    @property
+    def guided(self) -> bool:
+        """Whether the text's influence is enlarged at any step."""
+        return self.scale != 1 or self.low_scale not in (None, 1)
+
     def at(self, step: int, num_steps: int) -> float:
         """Return the scale of one step."""
         if self.low_scale is None or step < self.high_share * num_steps:
@@ -56,7 +61,8 @@ class GuidedDenoiser:
     """The clean clip as the network sees it under guidance; fits `sampler.Denoiser`.
 
     Latents are kept as one tensor [batch, 2 branches, tokens, width] (1 branch where the scale
-    never leaves 1), so that a walk's state is plain tensors.
+    never leaves 1), so that a walk's state is plain tensors. The first step asks both branches;
+    a later one of scale 1 asks only the text's, and the other branch keeps the latents it has.
     """
 
     def __init__(
@@ -79,26 +85,37 @@ class GuidedDenoiser:
         self.network, self.edm, self.guidance = network, edm, guidance
         self.both = Conditioning.cat(cond, negative or cond.without_text())
         self.cond = cond
-        self.guided = guidance.scale != 1 or guidance.low_scale not in (None, 1)
 
     @torch.no_grad()
     def __call__(
         self, x: Tensor, sigma: Tensor, progress: tuple[int, int], latents: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return (D [batch, 3, t, h, w] in float64, latents [batch, branches, tokens, width])."""
-        branches = 2 if self.guided else 1
-        scaled = (self.edm.c_in(sigma) * x).float().repeat(branches, 1, 1, 1, 1)
-        c_noise = self.edm.c_noise(sigma).float().expand(scaled.shape[0])
-        previous = None if latents is None else latents.transpose(0, 1).flatten(0, 1)
-        f, carried = self.network(
-            scaled, c_noise, self.both if self.guided else self.cond, previous
-        )
-        carried = torch.unflatten(carried, 0, (branches, -1)).transpose(0, 1)
-        f = f.double()
-        if self.guided:
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return (D [batch, 3, t, h, w] in float64, latents [batch, branches, tokens, width]).
+
+        The latents are None where the network hands nothing over.
+        """
+        scale = self.guidance.at(*progress)
+        both = self.guidance.guided and (scale != 1 or progress[0] == 0)
+        f, carried = self._ask(x, sigma, latents, both=both)
+        if both:
             with_text, without = f.chunk(2)
-            f = without + self.guidance.at(*progress) * (with_text - without)
+            f = without + scale * (with_text - without)
         clean = self.edm.denoised(x, f, sigma)
         if self.guidance.threshold:
             clean = squeezed(clean, self.guidance.percentile)
         return clean, carried
+
+    def _ask(
+        self, x: Tensor, sigma: Tensor, latents: Tensor | None, *, both: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return (F of the branches one after another in float64, latents of all branches)."""
+        branches = 2 if both else 1
+        scaled = (self.edm.c_in(sigma) * x).float().repeat(branches, 1, 1, 1, 1)
+        c_noise = self.edm.c_noise(sigma).float().expand(scaled.shape[0])
+        asked = None if latents is None else latents[:, :branches].transpose(0, 1).flatten(0, 1)
+        f, carried = self.network(scaled, c_noise, self.both if both else self.cond, asked)
+        if carried is not None:
+            carried = torch.unflatten(carried, 0, (branches, -1)).transpose(0, 1)
+            if latents is not None:
+                carried = torch.cat([carried, latents[:, branches:]], dim=1)
+        return f.double(), carried
