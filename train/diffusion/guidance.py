@@ -1,9 +1,16 @@
-"""Guidance: the denoiser that the sampler calls, pulled towards the text.
+"""Guidance: the denoiser that the sampler calls, pulled towards the text and to given frames.
 
 The network answers with and without the text (or with a negative one) in one forward pass; the
 difference is enlarged by `Guidance.scale`, and clips that leave [-1, 1] are squeezed back by
 dynamic thresholding (arXiv 2205.11487, Sec. 2.3). Each of the two answers carries its own latents
 to the next evaluation.
+
+Frames that are given (`Known`) are put in place of the network's. The other frames are moved so
+that the network, asked about the given ones, would have seen them as they are: reconstruction
+guidance (arXiv 2204.03458, Sec. 3.1). With A the given frames, a = sigma_in and D after the text's
+guidance but before thresholding,
+
+    D <- D - w_r/(2a) * gradient by x_s of sum (x_A - D_A)^2
 """
 
 from dataclasses import dataclass
@@ -13,6 +20,49 @@ from torch import Tensor
 
 from train.diffusion.edm import Edm, Network
 from train.model.fit import Conditioning
+
+
+@dataclass(frozen=True)
+class Known:
+    """Frames that are given.
+
+    Attributes:
+        clip: Clean clips in [-1, 1], [batch, 3, t, h, w]; read only where `mask` is True.
+        mask: True where a frame is given [batch, t].
+    """
+
+    clip: Tensor
+    mask: Tensor
+
+    def __post_init__(self) -> None:
+        batch, _, frames, *_ = self.clip.shape
+        if self.mask.dtype != torch.bool or self.mask.shape != (batch, frames):
+            raise ValueError(
+                f"the mask of known frames is {self.mask.dtype} {list(self.mask.shape)}; clips "
+                f"{list(self.clip.shape)} need torch.bool {[batch, frames]}"
+            )
+
+    def put_into(self, clips: Tensor) -> Tensor:
+        """Return `clips` with the given frames in place of their own, in the type of `clips`.
+
+        Raises:
+            ValueError: The clips are of another size.
+        """
+        if clips.shape != self.clip.shape:
+            raise ValueError(
+                f"the known frames are of clips {list(self.clip.shape)} (batch, channel, time, "
+                f"height, width), the clips to make are {list(clips.shape)}; resize or pad them"
+            )
+        return torch.where(self._here, self.clip.to(clips.dtype), clips)
+
+    def error(self, clean: Tensor) -> Tensor:
+        """Return the sum of squared differences between the given frames and those of `clean`."""
+        difference: Tensor = self.put_into(clean) - clean
+        return difference.square().sum()
+
+    @property
+    def _here(self) -> Tensor:
+        return self.mask[:, None, :, None, None]
 
 
 @dataclass(frozen=True)
@@ -26,6 +76,11 @@ class Guidance:
         high_share: Share of steps that begin with `scale` before it alternates with `low_scale`.
         percentile: Share of values that thresholding leaves untouched; 1 keeps all but the range.
         threshold: Whether clips are squeezed back into [-1, 1].
+        reconstruction: How strongly given frames pull at the others, w_r; 0 is off, and they are
+            then only put in place.
+        calibrated: Whether D of the given frames is taken to be off by the variance that pixels of
+            sigma_data have left under the noise, a^2 s^2 d^2/(a^2 s^2 + d^2), instead of a^2 s^2;
+            `reconstruction` 1 is then the natural weight.
     """
 
     scale: float = 4.0
@@ -33,6 +88,8 @@ class Guidance:
     high_share: float = 0.1
     percentile: float = 0.995
     threshold: bool = True
+    reconstruction: float = 4.0
+    calibrated: bool = False
 
     @property
     def guided(self) -> bool:
@@ -72,6 +129,7 @@ class GuidedDenoiser:
         cond: Conditioning,
         guidance: Guidance,
         negative: Conditioning | None = None,
+        known: Known | None = None,
     ) -> None:
         """Bind a network in evaluation mode to the conditioning of one batch.
 
@@ -81,8 +139,11 @@ class GuidedDenoiser:
             cond: The prompts.
             guidance: How strongly they pull.
             negative: What to be pulled away from; the prompts without their text where None.
+            known: Frames that are given; begin the walk with the same ones.
         """
-        self.network, self.edm, self.guidance = network, edm, guidance
+        self.network, self.edm, self.guidance, self.known = network, edm, guidance, known
+        pulls = known is not None and guidance.reconstruction > 0 and bool(known.mask.any())
+        self.pull = known if pulls else None
         self.both = Conditioning.cat(cond, negative or cond.without_text())
         self.cond = cond
 
@@ -94,16 +155,41 @@ class GuidedDenoiser:
 
         The latents are None where the network hands nothing over.
         """
+        estimate = self._with_text if self.pull is None else self._reconstructed
+        clean, carried = estimate(x, sigma, progress, latents)
+        if self.guidance.threshold:
+            clean = squeezed(clean, self.guidance.percentile)
+        return clean if self.known is None else self.known.put_into(clean), carried
+
+    def _reconstructed(
+        self, x: Tensor, sigma: Tensor, progress: tuple[int, int], latents: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return what `_with_text` does, moved towards the given frames."""
+        assert self.pull is not None, "only asked where some frame is given"
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            clean, carried = self._with_text(x, sigma, progress, latents)
+            (gradient,) = torch.autograd.grad(self.pull.error(clean), x)
+        clean = clean.detach() - self._pull_weight(sigma) * gradient
+        return clean, None if carried is None else carried.detach()
+
+    def _pull_weight(self, sigma: Tensor) -> Tensor | float:
+        """Return the factor of the gradient, w_r/(2a) or its calibrated form."""
+        a, d2 = self.edm.sigma_in, self.edm.sigma_data**2
+        weight = self.guidance.reconstruction / (2 * a)
+        return weight * ((a * sigma) ** 2 + d2) / d2 if self.guidance.calibrated else weight
+
+    def _with_text(
+        self, x: Tensor, sigma: Tensor, progress: tuple[int, int], latents: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return (D under the text's guidance, latents of all branches)."""
         scale = self.guidance.at(*progress)
         both = self.guidance.guided and (scale != 1 or progress[0] == 0)
         f, carried = self._ask(x, sigma, latents, both=both)
         if both:
             with_text, without = f.chunk(2)
             f = without + scale * (with_text - without)
-        clean = self.edm.denoised(x, f, sigma)
-        if self.guidance.threshold:
-            clean = squeezed(clean, self.guidance.percentile)
-        return clean, carried
+        return self.edm.denoised(x, f, sigma), carried
 
     def _ask(
         self, x: Tensor, sigma: Tensor, latents: Tensor | None, *, both: bool

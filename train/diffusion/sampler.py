@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from train.diffusion.edm import Edm
+from train.diffusion.guidance import Known
 
 StepCallback = Callable[[int, int, Tensor], bool]
 """Called after each step with (steps done, steps in all, the clean clip as seen now)."""
@@ -64,14 +65,30 @@ def unit_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     )
 
 
-def begin(seeds: Sequence[int], shape: Sequence[int], edm: Edm) -> SamplerState:
-    """Return the state before the first step for clips of `shape` (channel, t, h, w)."""
-    return SamplerState(edm.sigma_max * unit_noise(seeds, shape))
+def begin(
+    seeds: Sequence[int], shape: Sequence[int], edm: Edm, known: Known | None = None
+) -> SamplerState:
+    """Return the state before the first step for clips of `shape` (channel, t, h, w).
+
+    Given frames start where the ODE passes through them: x/sigma_in + sigma_max*eps.
+
+    Raises:
+        ValueError: The given frames are of another size.
+    """
+    x = edm.sigma_max * unit_noise(seeds, shape)
+    if known is None:
+        return SamplerState(x)
+    x = x.to(known.clip.device)
+    return SamplerState(x + known.put_into(torch.zeros_like(x)) / edm.sigma_in)
 
 
-def finish(state: SamplerState, edm: Edm) -> Tensor:
-    """Return the clips [batch, 3, t, h, w] of a finished walk, in float64, not clamped."""
-    return edm.sigma_in * state.x
+def finish(state: SamplerState, edm: Edm, known: Known | None = None) -> Tensor:
+    """Return the clips [batch, 3, t, h, w] of a finished walk, in float64, not clamped.
+
+    The walk ends at the given frames but for rounding; with `known` they are returned exactly.
+    """
+    clips = edm.sigma_in * state.x
+    return clips if known is None else known.put_into(clips)
 
 
 def walk(
