@@ -12,7 +12,7 @@ from infra.config import Settings
 from infra.tracking import TrackingSettings, tracking_uri
 from pipelines.corpus_config import CorpusSettings
 from pipelines.ingest_config import IngestSettings
-from pipelines.samples_config import SampleSettings
+from pipelines.samples_config import DrawSettings, SampleSettings
 from serve.config import ServeSettings
 from train.config import TrainSettings
 from train.text_config import TextSettings
@@ -58,7 +58,9 @@ class RunConfig(Settings):
     stage2: TrainSettings = TrainSettings()
     """Training of the upsampler."""
     samples: SampleSettings = SampleSettings()
-    """What is sampled at the end."""
+    """What is sampled: at the end of a run, and by `snapvideo sample`."""
+    draw: DrawSettings = DrawSettings()
+    """From which weights `snapvideo sample` makes that, and into which files."""
     serve: ServeSettings = ServeSettings()
     """The HTTP API."""
     tracking: TrackingSettings = TrackingSettings()

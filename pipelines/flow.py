@@ -71,7 +71,6 @@ STAGES: list[Stage[RunConfig]] = [
         sampling.sample,
         after=("release", "encoder", "stage1", "stage2"),
         identity=("samples",),
-        neutral=("samples.out",),
     ),
     Stage(
         "report",  # everything -> one page

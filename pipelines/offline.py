@@ -34,7 +34,7 @@ def sample(config: RunConfig, settings: SampleSettings) -> Iterator[str]:
             denoising.advance()
             log.info("videos=%d-%d progress=%d%%", start, start + len(group), denoising.progress)
         for offset, frames in enumerate(denoising.videos()):
-            uri = storage.join(storage.absolute(settings.out), f"{start + offset:04d}.mp4")
+            uri = storage.join(storage.absolute(config.draw.out), f"{start + offset:04d}.mp4")
             storage.write_bytes(uri, video.encode_video(frames, group[0].fps))
             yield uri
     log.info("sampled videos=%d seconds=%.1f", len(wanted), time.monotonic() - began)

@@ -149,7 +149,7 @@ def test_a_third_run_has_nothing_to_do(run, flags):
 
 def test_sample_makes_a_video_without_a_server(run, flags, tmp_path):
     words = ["a large red circle moves left slowly over a plain charcoal background"]
-    out = finish("sample", *words, *flags, "--samples.out", str(tmp_path))
+    out = finish("sample", *words, *flags, "--out", str(tmp_path))
     assert str(tmp_path / "0000.mp4") in out
     assert video.decode((tmp_path / "0000.mp4").read_bytes()).frames.shape == (4, 24, 32, 3)
 
