@@ -8,7 +8,7 @@ frozen models; an unknown key or a bad value becomes a `ConfigError` that names 
 
 import difflib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +36,7 @@ def load(
     prog: str = "snapvideo",
     description: str | None = None,
     defaults: SettingsT | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> SettingsT:
     """Return the settings that `args` describe.
 
@@ -45,6 +46,7 @@ def load(
         prog: How the command is called in its help.
         description: The help's first paragraph.
         defaults: What holds where neither the file nor the flags speak.
+        given: Values from the command line that the caller has parted from `args`, as a tree.
 
     Raises:
         ConfigError: A key is unknown, a value is refused, or the file cannot be read.
@@ -53,6 +55,8 @@ def load(
     path, rest = _take_config_flag(args)
     base = from_yaml(cls, path, defaults) if path else (defaults or cls())
     try:
+        if given:
+            base = cls.model_validate(_merge(base.model_dump(), dict(given)))
         return tyro.cli(
             cls,
             args=_hyphens(rest),

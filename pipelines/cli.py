@@ -2,6 +2,8 @@
 
     snapvideo COMMAND [--config FILE] [--section.key value ...]
 
+Some commands have sections of their own, whose keys need no section before them (`flags`).
+
 Exit codes: 0 done, 1 a file or service is at fault, 2 a setting is, 130 interrupted.
 """
 
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from infra import cluster, logs
 from infra.config import load
 from infra.errors import ConfigError, SnapvideoError
-from pipelines import commands
+from pipelines import commands, flags
 from pipelines.config import RunConfig
 
 
@@ -27,6 +29,10 @@ class Command:
     summary: str
     call: Callable[[RunConfig, Sequence[str]], int]
     first_is_config: bool = False
+    sections: tuple[str, ...] = ()
+    """Sections of the settings whose keys are this command's short flags."""
+    examples: tuple[str, ...] = ()
+    """What follows `snapvideo` in calls that show what it can do."""
 
 
 COMMANDS = {
@@ -46,6 +52,12 @@ COMMANDS = {
         "PROMPT ...",
         "Make videos from prompts with a trained model, without a server.",
         commands.sample,
+        sections=("samples", "draw"),
+        examples=(
+            "sample 'a red circle moves left' 'a blue square' --name demo",
+            "sample 'a red circle' --frames 61 --fps 24 --seed 7 --format mp4 gif --preview 6",
+            "sample 'a red circle' --stage1 path/to/checkpoint --stage2 none --out low",
+        ),
     ),
     "serve": Command("", "Answer the videos API over HTTP until interrupted.", commands.serve),
     "dataset": Command(
@@ -83,33 +95,44 @@ def _call(name: str, rest: Sequence[str]) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(COMMANDS)}"
         raise ConfigError(f"unknown command '{name}'; {hint}")
-    operands, flags = _split(rest)
-    has_file = any(flag.partition("=")[0] == "--config" for flag in flags)
-    if command.first_is_config and operands and not has_file:
-        flags = ["--config", operands[0], *flags]
-        operands = operands[1:]
+    words = flags.parse(rest, RunConfig, command.sections)
+    if command.sections and (words.has("--help") or words.has("-h")):
+        sys.stdout.write(_explained(name, command))
+        return 0
+    if command.first_is_config and words.operands and not words.has("--config"):
+        words.rest += ["--config", words.operands.pop(0)]
     config = load(
         RunConfig,
-        flags,
+        words.rest,
         prog=f"snapvideo {name} {command.words}".rstrip(),
         description=f"{command.summary} Settings come from --config FILE.yaml, then from flags.",
-        defaults=None if has_file else commands.defaults(name),
+        defaults=None if words.has("--config") else commands.defaults(name),
+        given=words.given,
     )
     if config.storage.s3_endpoint:
         os.environ["AWS_ENDPOINT_URL"] = config.storage.s3_endpoint
-    return command.call(config, operands)
-
-
-def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part the words before the first flag from the rest."""
-    first = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
-    return list(words[:first]), list(words[first:])
+    return command.call(config, words.operands)
 
 
 def _message(fault: SnapvideoError) -> str:
     """Return the message alone; a fault from a worker carries its traceback in `str`."""
     cause = getattr(fault, "cause", None)
     return str(cause if isinstance(cause, SnapvideoError) else fault)
+
+
+def _explained(name: str, command: Command) -> str:
+    """Return the help of a command with short flags."""
+    lines = [f"usage: snapvideo {name} {command.words} [--flag VALUE ...]", "", command.summary, ""]
+    lines += [f"  snapvideo {example}" for example in command.examples]
+    lines += [
+        "",
+        flags.explain(RunConfig, command.sections),
+        "The run whose models and settings are taken",
+        "  --name TEXT, --output TEXT, --config FILE.yaml, and any --section.key VALUE of the",
+        "  settings that every command shares; `snapvideo run --help` lists them.",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def _help() -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli
+from pipelines.config import RunConfig
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -42,11 +43,25 @@ def test_help_lists_every_command(capsys):
     assert "doctor" in text
 
 
-@pytest.mark.parametrize("name", list(cli.COMMANDS))
+WHOLE_TREE = [name for name, command in cli.COMMANDS.items() if not command.sections]
+OWN_FLAGS = [name for name, command in cli.COMMANDS.items() if command.sections]
+
+
+@pytest.mark.parametrize("name", WHOLE_TREE)
 def test_every_command_explains_its_settings(capsys, name):
     code, text = run(capsys, name, "--help")
     assert code == 0
     assert "--stage1.optimizer.lr" in text
+
+
+@pytest.mark.parametrize("name", OWN_FLAGS)
+def test_a_command_with_short_flags_explains_those_and_no_others(capsys, name):
+    code, text = run(capsys, name, "--help")
+    assert code == 0
+    for section in cli.COMMANDS[name].sections:
+        for key in type(getattr(RunConfig(), section)).model_fields:
+            assert f"\n  --{key.replace('_', '-')} " in text
+    assert "--stage1.optimizer.lr" not in text
 
 
 def test_a_mistyped_command_is_named_with_the_nearest(capsys):
@@ -60,6 +75,27 @@ def test_a_mistyped_flag_is_named_with_the_nearest(capsys):
     assert code == 2
     assert "--stage1.steps" in text
     assert "Traceback" not in text
+
+
+def test_a_mistyped_short_flag_is_named_with_the_nearest(capsys):
+    code, text = run(capsys, "sample", "a red circle", "--stepz", "3")
+    assert code == 2
+    assert "unknown flag '--stepz'; did you mean '--steps'?" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--format", "avi"], "draw.format.0: Input should be 'mp4', 'gif', 'webp' or 'png', got"),
+        (["--frames", "0"], "samples.frames: Input should be greater than or equal to 1, got '0'"),
+        (["--fps", "fast"], "samples.fps: Input should be a valid number"),
+        (["--steps", "--fps", "8"], "--steps needs a value after it: --steps INT"),
+    ],
+)
+def test_a_bad_value_of_a_short_flag_is_refused_by_name(capsys, flags, expected):
+    code, text = run(capsys, "sample", "a red circle", *flags)
+    assert code == 2
+    assert expected in text
 
 
 def test_a_mistyped_key_in_a_file_is_named_with_the_nearest(capsys, tmp_path):
