@@ -15,7 +15,7 @@ from infra.config import Settings
 
 Preset = Literal[
     "fit-500m", "fit-3.9b", "fit-3.9b-up", "micro", "micro-up", "tiny", "tiny-up", "demo",
-    "demo-up", "small",
+    "demo-up", "small", "unet-284m", "unet-85m", "unet-micro",
 ]  # fmt: skip
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -102,6 +102,11 @@ class FitConfig:
         """Channel, time, height, width of the clips it denoises."""
         return 3, self.frames, self.height, self.width
 
+    @property
+    def carries(self) -> bool:
+        """Whether one evaluation hands latents to the next."""
+        return True
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `from_dict` takes them back."""
         return asdict(self) | {"group": list(self.group)}

@@ -1,13 +1,14 @@
-"""Named shapes of FIT: the paper's three, and small ones for tests, the demo and one GPU.
+"""Named shapes: the paper's three FITs and two U-Nets, and small ones for tests and one GPU.
 
 Stage 2 of a cascade is the preset with `-up` behind the name of stage 1; it reads the lower
-stage's clip as three more channels and has the same blocks.
+stage's clip as three more channels and has the same blocks. U-Nets are first stages only.
 """
 
 import math
 from dataclasses import replace
 
 from train.model.fit import FitConfig
+from train.model.unet import UNetConfig
 
 _FIT_500M = FitConfig(
     frames=16, height=36, width=64, inside_height=40, group=(16, 5, 4),
@@ -33,6 +34,14 @@ _DEMO = FitConfig(
     patch_width=128, latent_width=192, context_width=96, latents=64,
     blocks=3, layers=2, patch_head=32, latent_head=48, text_width=32,
 )  # fmt: skip
+_UNET_284M = UNetConfig(
+    frames=16, height=36, width=64, inside_height=40, base=192, multiples=(1, 2, 3, 4),
+    text_width=1024,
+)  # fmt: skip
+_UNET_MICRO = UNetConfig(
+    frames=4, height=12, width=16, inside_height=16, base=32, multiples=(1, 2, 2),
+    text_width=16, res_blocks=1, attention=(2, 4), embedding_width=64, context_width=64,
+)  # fmt: skip
 
 
 def _loud(base: FitConfig) -> FitConfig:
@@ -47,7 +56,7 @@ def _up(base: FitConfig, scale: int, group: tuple[int, int, int]) -> FitConfig:
     )
 
 
-PRESETS: dict[str, FitConfig] = {
+FITS: dict[str, FitConfig] = {
     "fit-500m": _FIT_500M,
     "fit-3.9b": _FIT_4B,
     "fit-3.9b-up": _up(_FIT_4B, 8, (16, 18, 16)),
@@ -62,4 +71,14 @@ PRESETS: dict[str, FitConfig] = {
         blocks=4, layers=4, patch_head=48, latent_head=64, text_width=64,
     ),
 }  # fmt: skip
+"""Every named shape of FIT."""
+
+UNETS: dict[str, UNetConfig] = {
+    "unet-284m": _UNET_284M,
+    "unet-85m": replace(_UNET_284M, base=128, multiples=(1, 2, 2, 3)),
+    "unet-micro": _UNET_MICRO,
+}
+"""Every named shape of the U-Net baselines."""
+
+PRESETS: dict[str, FitConfig | UNetConfig] = FITS | UNETS
 """Every named shape; `dataclasses.replace` bends one, e.g. its text width to the encoder's."""
