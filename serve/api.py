@@ -23,6 +23,7 @@ from serve import schema
 from serve.body import read_fields
 from serve.config import ServeSettings
 from serve.jobs import OPEN, Job, Jobs, NewJob, Order
+from serve.resolve import resolve
 from serve.schema import ApiError, ModelFacts, Served
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
@@ -38,7 +39,7 @@ class VideosApi:
     async def create(self, request: Request) -> JSONResponse:
         """Queue a video. Multipart form or JSON; an `Idempotency-Key` makes repeats safe."""
         fields = await read_fields(request, self.settings.limits.body_bytes)
-        wanted = schema.resolve(schema.parse_body(fields), self.facts, self.settings)
+        wanted = resolve(schema.parse_body(fields), self.facts, self.settings)
         key = request.headers.get("idempotency-key")
         if key and len(key) > _KEY_CHARS:
             message = f"Idempotency-Key: {len(key)} characters, at most {_KEY_CHARS}"
@@ -47,7 +48,7 @@ class VideosApi:
             model=self.facts.name,
             model_digest=self.facts.digest,
             request=wanted.model_dump(),
-            batch_key=wanted.batch_key(self.facts.digest),
+            batch_key=wanted.batch_key(self.facts),
             fingerprint=schema.fingerprint(fields),
             idempotency_key=key,
         )
@@ -106,14 +107,14 @@ class VideosApi:
 
     def models(self) -> JSONResponse:
         """Return the served model as a list of one."""
-        return JSONResponse({"object": "list", "data": [schema.model_object(self.facts)]})
+        return JSONResponse({"object": "list", "data": [self._model()]})
 
     def model(self, model_id: str) -> JSONResponse:
         """Return one model object."""
         if model_id != self.facts.name:
             message = f"model {model_id!r} is not served here; accepted: {self.facts.name!r}"
             raise ApiError(404, "model_not_found", message, "model")
-        return JSONResponse(schema.model_object(self.facts))
+        return JSONResponse(self._model())
 
     def healthz(self) -> JSONResponse:
         """Say that the ingress runs."""
@@ -128,6 +129,9 @@ class VideosApi:
         return JSONResponse(
             {"status": "ready", "replicas": len(living), "jobs": self.jobs.counts()}
         )
+
+    def _model(self) -> dict[str, Any]:
+        return schema.model_object(self.facts, self.settings.limits.num_frames)
 
     def _job(self, video_id: str, param: str = "video_id") -> Job:
         job = self.jobs.get(video_id)

@@ -5,7 +5,7 @@ One section of the tree that `snapvideo serve` and `snapvideo run` read.
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from infra.config import Settings
 
@@ -38,6 +38,11 @@ class DefaultSettings(Settings):
     """Classifier-free guidance weight of the first stage; 1 is off."""
     guidance_2: PositiveFloat = 1.0
     """Classifier-free guidance weight of the second stage; 1 is off."""
+    guidance_low: NonNegativeFloat = 0.0
+    """Weight that the first stage takes every other step once a tenth of them is over
+    (oscillating guidance); 0 keeps `guidance` throughout."""
+    reconstruction: NonNegativeFloat = 4.0
+    """How strongly each window of a long video is pulled to the frames it is given; 0 is off."""
     sigma_aug: PositiveFloat = 0.2
     """Noise added to the first stage's clip before the second one reads it (pixels in [-1, 1])."""
     fps: NonNegativeInt = 0
@@ -47,10 +52,15 @@ class DefaultSettings(Settings):
 class LimitSettings(Settings):
     """What a request may ask for at most."""
 
+    num_frames: PositiveInt = 512
+    """Frames of a video. A replica holds up to 3 bytes per pixel of each frame for every job of
+    its group (`batch`), 0.4 MB at 288x512, and writes them with each saved state."""
     steps: PositiveInt = 1000
-    """Denoising steps per stage."""
+    """Denoising steps of one clip, per stage."""
+    total_steps: PositiveInt = 20_000
+    """Denoising steps of all clips of a long video in both stages."""
     guidance: PositiveFloat = 50.0
-    """Guidance weight per stage."""
+    """Guidance weight per stage, and weight of reconstruction."""
     prompt_chars: PositiveInt = 4000
     """Characters of a prompt or negative prompt."""
     body_bytes: PositiveInt = 1_000_000

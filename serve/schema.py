@@ -2,24 +2,22 @@
 
 A body arrives as multipart form, urlencoded form or JSON; `extra_params` holds further fields as
 `extra_params[name]`, as a JSON string or as an object. All of it becomes one checked `VideoRequest`
-that the job table stores and the generator reads. A field that is not known is refused by name:
-nothing is ignored in silence.
+(`serve.resolve`) that the job table stores and the generator reads. A field that is not known is
+refused by name: nothing is ignored in silence.
 """
 
 import hashlib
 import json
-import math
-import secrets
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from serve.config import ServeSettings
+from serve import route
 from serve.jobs import Job, Page
+from train.diffusion import hierarchy
 
-SEED_BITS = 31
 _CARRIERS = ("extra_params", "extra_body")
 
 
@@ -35,6 +33,8 @@ def _encodable(text: str) -> str:
 Text = Annotated[str, pydantic.AfterValidator(_encodable)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Weight = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Pull = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ApiError(Exception):
@@ -49,7 +49,10 @@ class ApiError(Exception):
 
 
 class ModelFacts(BaseModel):
-    """What the API must know of the served weights; read from the checkpoints' JSON."""
+    """What the API must know of the served weights; read from the checkpoints' JSON.
+
+    `num_frames` are those of one clip; a longer video is several of them.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,6 +64,11 @@ class ModelFacts(BaseModel):
     width_px: int
     framerates: tuple[float, ...]
     has_stage2: bool
+
+    @property
+    def num_stages(self) -> int:
+        """Networks of the cascade."""
+        return 2 if self.has_stage2 else 1
 
     @property
     def size(self) -> str:
@@ -90,17 +98,34 @@ class VideoRequest(BaseModel):
     negative_prompt: str = ""
     seed: Seed
     num_frames: PositiveInt
-    fps: PositiveFloat
+    fps: Positive
     steps: Annotated[int, Field(ge=2)]
     steps_2: Annotated[int, Field(ge=2)]
     guidance: Weight
     guidance_2: Weight
-    sigma_aug: PositiveFloat = 0.2
+    guidance_low: Weight | None = None
+    reconstruction: Pull = 4.0
+    sigma_aug: Positive = 0.2
 
-    def batch_key(self, digest: str) -> str:
+    def plan(self, facts: ModelFacts) -> hierarchy.Plan:
+        """Return the windows that the video is made in.
+
+        Raises:
+            ValueError: Its framerate is none that the model was trained at.
+        """
+        return hierarchy.plan(self.num_frames, self.fps, facts.num_frames, facts.framerates)
+
+    def num_steps(self, facts: ModelFacts) -> int:
+        """Return the denoising steps of all its windows in both stages."""
+        legs = route.route(self.plan(facts), facts.num_stages)
+        return route.count_steps(legs, (self.steps, self.steps_2))
+
+    def batch_key(self, facts: ModelFacts) -> str:
         """Return what jobs must share to be denoised together."""
-        parts = (digest[:16], self.num_frames, self.steps, self.steps_2)
-        return "/".join(map(str, parts)) + f"/{self.guidance!r}/{self.guidance_2!r}"
+        levels = len(self.plan(facts).levels)
+        counts = (facts.digest[:16], self.num_frames, levels, self.steps, self.steps_2)
+        weights = (self.guidance, self.guidance_2, self.guidance_low, self.reconstruction)
+        return "/".join([*map(str, counts), *map(repr, weights)])
 
 
 class CreateBody(BaseModel):
@@ -110,17 +135,35 @@ class CreateBody(BaseModel):
 
     prompt: Annotated[Text, Field(min_length=1)]
     model: Text | None = None
-    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    seconds: Positive | None = Field(
+        None, description="Length. Within one clip's range it sets fps; beyond it, num_frames."
+    )
     size: Text | None = None
-    fps: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    num_frames: PositiveInt | None = None
+    fps: Positive | None = Field(None, description="Frames per second; the default is the model's.")
+    num_frames: PositiveInt | None = Field(
+        None,
+        description="Length in frames; the default is one clip of the model. A longer video is "
+        "made of several clips that know each other, a shorter one is cut from one clip.",
+    )
     seed: Seed | None = None
-    num_inference_steps: Annotated[int, Field(ge=2)] | None = None
-    num_inference_steps_2: Annotated[int, Field(ge=2)] | None = None
+    num_inference_steps: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="Steps of each clip in the first stage."
+    )
+    num_inference_steps_2: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="Steps of each clip in the second stage."
+    )
     guidance_scale: Weight | None = None
     guidance_scale_2: Weight | None = None
+    guidance_scale_low: Weight | None = Field(
+        None,
+        description="First stage: from a tenth of the steps on, every other step takes this weight "
+        "in place of guidance_scale (oscillating guidance).",
+    )
     true_cfg_scale: Weight | None = None
-    sigma_aug: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    reconstruction: Pull | None = Field(
+        None, description="How strongly a clip is pulled to the frames it is given; 0 is off."
+    )
+    sigma_aug: Positive | None = None
     negative_prompt: Text = ""
 
 
@@ -142,40 +185,6 @@ def parse_body(fields: Mapping[str, Any]) -> CreateBody:
         return CreateBody.model_validate(merged)
     except pydantic.ValidationError as fault:
         raise _refusal(fault) from fault
-
-
-def resolve(body: CreateBody, facts: ModelFacts, settings: ServeSettings) -> VideoRequest:
-    """Return the request with every default filled in and every limit checked.
-
-    Raises:
-        ApiError: The model is unknown (404), or a value cannot be served (400).
-    """
-    if body.model not in (None, facts.name):
-        message = f"model: {body.model!r} is not served here; accepted: {facts.name!r}"
-        raise ApiError(404, "model_not_found", message, "model")
-    if body.size not in (None, facts.size):
-        _refuse("size", body.size, f"{facts.size!r} (width x height)")
-    for name, text in (("prompt", body.prompt), ("negative_prompt", body.negative_prompt)):
-        if len(text) > settings.limits.prompt_chars:
-            _refuse(
-                name, f"{len(text)} characters", f"at most {settings.limits.prompt_chars} of them"
-            )
-    guidance = _one_of(body.guidance_scale, body.true_cfg_scale)
-    defaults = settings.defaults
-    request = VideoRequest(
-        prompt=body.prompt,
-        negative_prompt=body.negative_prompt,
-        seed=secrets.randbits(SEED_BITS) if body.seed is None else body.seed,
-        num_frames=facts.num_frames,
-        fps=_fps(body, facts, settings),
-        steps=body.num_inference_steps or max(defaults.steps, 2),
-        steps_2=body.num_inference_steps_2 or max(defaults.steps_2, 2),
-        guidance=guidance or max(defaults.guidance, 1.0),
-        guidance_2=body.guidance_scale_2 or max(defaults.guidance_2, 1.0),
-        sigma_aug=body.sigma_aug or defaults.sigma_aug,
-    )
-    _check_limits(request, settings)
-    return request
 
 
 def fingerprint(fields: Mapping[str, Any]) -> str:
@@ -208,9 +217,12 @@ def video_object(job: Job, facts: ModelFacts) -> dict[str, Any]:
         "num_inference_steps_2": request.steps_2 if facts.has_stage2 else None,
         "guidance_scale": request.guidance,
         "guidance_scale_2": request.guidance_2 if facts.has_stage2 else None,
+        "guidance_scale_low": request.guidance_low,
+        "reconstruction": request.reconstruction,
         "sigma_aug": request.sigma_aug if facts.has_stage2 else None,
         "negative_prompt": request.negative_prompt,
         "model_digest": (job.result or {}).get("digest", job.model_digest),
+        "warnings": (job.result or {}).get("warnings", []),
     }
 
 
@@ -226,7 +238,7 @@ def video_list(page: Page, facts: ModelFacts) -> dict[str, Any]:
     }
 
 
-def model_object(facts: ModelFacts) -> dict[str, Any]:
+def model_object(facts: ModelFacts, max_num_frames: int) -> dict[str, Any]:
     """Return the model object of what is served."""
     return {
         "id": facts.name,
@@ -236,6 +248,7 @@ def model_object(facts: ModelFacts) -> dict[str, Any]:
         "digest": facts.digest,
         "size": facts.size,
         "num_frames": facts.num_frames,
+        "max_num_frames": max_num_frames,
         "framerates": list(facts.framerates),
     }
 
@@ -268,7 +281,7 @@ def _carried(carrier: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - what
             message = f"{carrier}: not JSON ({fault}); give an object such as {{'seed': 7}}"
             raise ApiError(400, "invalid_value", message, carrier) from fault
     if not isinstance(value, dict):
-        _refuse(carrier, value, "a JSON object")
+        refuse(carrier, value, "a JSON object")
     return dict(value)
 
 
@@ -286,54 +299,11 @@ def _refusal(fault: pydantic.ValidationError) -> ApiError:
     return ApiError(400, "invalid_value", f"{param}: {first['msg']}, got {received!r}", param)
 
 
-def _fps(body: CreateBody, facts: ModelFacts, settings: ServeSettings) -> float:
-    """Return the framerate at which the model's frames last as long as is asked for."""
-    if body.num_frames not in (None, facts.num_frames):
-        _refuse("num_frames", body.num_frames, f"{facts.num_frames}, the model's clip length")
-    low, high = min(facts.framerates), max(facts.framerates)
-    if body.fps is not None:
-        fps = body.fps
-    elif body.seconds is not None:
-        fps = facts.num_frames / body.seconds
-    else:
-        fps = float(settings.defaults.fps) or high
-    shortest, longest = facts.num_frames / high, facts.num_frames / low
-    if body.fps is None and body.seconds is not None and not _within(fps, low, high):
-        _refuse("seconds", body.seconds, f"{shortest:g} to {longest:g}")
-    if not _within(fps, low, high):
-        _refuse("fps", fps, f"{low:g} to {high:g}")
-    if body.fps and body.seconds and not math.isclose(body.fps * body.seconds, facts.num_frames):
-        accepted = f"seconds x fps = {facts.num_frames} frames, the model's clip length"
-        _refuse("seconds", f"{body.seconds:g} x {body.fps:g}", accepted)
-    return fps
+def refuse(param: str, received: object, accepted: str) -> NoReturn:
+    """Refuse a parameter's value.
 
-
-def _within(value: float, low: float, high: float) -> bool:
-    return low * (1 - 1e-9) <= value <= high * (1 + 1e-9)
-
-
-def _one_of(guidance: float | None, alias: float | None) -> float | None:
-    if guidance is not None and alias is not None and guidance != alias:
-        _refuse("true_cfg_scale", alias, f"the value of guidance_scale ({guidance:g}), or nothing")
-    return guidance if guidance is not None else alias
-
-
-def _check_limits(request: VideoRequest, settings: ServeSettings) -> None:
-    limits = settings.limits
-    for name, steps in (
-        ("num_inference_steps", request.steps),
-        ("num_inference_steps_2", request.steps_2),
-    ):
-        if steps > limits.steps:
-            _refuse(name, steps, f"2 to {limits.steps}")
-    for name, weight in (
-        ("guidance_scale", request.guidance),
-        ("guidance_scale_2", request.guidance_2),
-    ):
-        if weight > limits.guidance:
-            _refuse(name, weight, f"1 to {limits.guidance:g}")
-
-
-def _refuse(param: str, received: object, accepted: str) -> None:
+    Raises:
+        ApiError: Always.
+    """
     message = f"{param}: got {received!r}; accepted: {accepted}"
     raise ApiError(400, "invalid_value", message, param)
