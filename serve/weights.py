@@ -101,6 +101,7 @@ def load(served: Served, device: str) -> Generator:
         stages[0],
         stages[1] if len(stages) == 2 else None,
         _encoder(served.text_model, bundles[0].config["text_encoder"], device),
+        framerates=served.facts.framerates,
         source_size=(served.source_height_px, served.source_width_px) if known else None,
         device=device,
     )

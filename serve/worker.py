@@ -28,9 +28,10 @@ from infra.stills import encode_image
 from infra.video import encode_video
 from serve import weights
 from serve.config import ServeSettings
-from serve.generate import Denoising, Frames, Generator, Saved
+from serve.generate import Denoising, Frames, Generator
 from serve.jobs import Job, Jobs, Progress
 from serve.schema import Served, VideoRequest
+from serve.state import Saved
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +194,11 @@ class Worker:
             "video": _put(storage.join(folder, "video.mp4"), video, "video/mp4"),
             "thumbnail": _put(storage.join(folder, "thumbnail.webp"), thumbnail, "image/webp"),
         }
-        if not self._jobs.complete(job.id, job.fence, {"assets": assets, "digest": self._digest}):
+        warnings = self._generator.warnings(request)
+        for warning in warnings:
+            log.warning("job=%s %s", job.id, warning)
+        result = {"assets": assets, "digest": self._digest, "warnings": warnings}
+        if not self._jobs.complete(job.id, job.fence, result):
             storage.delete(folder)
         self._forget(job)
 

@@ -46,7 +46,8 @@ def stages():
 @pytest.fixture(scope="session")
 def generator(stages, text_settings):
     torch.set_num_threads(1)
-    return Generator(stages[0], stages[1], TextEncoder(text_settings))
+    framerates = (24.0, 12.0, 6.0, 3.0)
+    return Generator(*stages, TextEncoder(text_settings), framerates=framerates)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from serve.generate import Saved
+from serve.state import Saved
 
 
 def sample(generator, *requests):
