@@ -87,16 +87,7 @@ def free_port() -> int:
 def _create(
     client: openai.OpenAI, model: str, prompt: str, seed: int, settings: SampleSettings
 ) -> str:
-    asked: dict[str, float] = {
-        "seed": seed,
-        "num_inference_steps": settings.steps,
-        "num_inference_steps_2": settings.steps_2,
-        "guidance_scale": settings.guidance,
-        "guidance_scale_2": settings.guidance_2,
-        "sigma_aug": settings.sigma_aug,
-    }
-    if settings.fps:
-        asked["fps"] = settings.fps
+    asked = _fields(seed, settings)
     same = hashlib.sha256(json.dumps([model, prompt, asked], sort_keys=True).encode()).hexdigest()
     job = client.videos.create(
         model=model,
@@ -105,6 +96,24 @@ def _create(
         extra_headers={"Idempotency-Key": same},  # a killed run finds its jobs again
     )
     return job.id
+
+
+def _fields(seed: int, settings: SampleSettings) -> dict[str, float | str]:
+    """Return what a request says besides its prompt; what the settings leave open is left out."""
+    asked: dict[str, float | str | None] = {
+        "seed": seed,
+        "num_frames": settings.frames,
+        "fps": settings.fps,
+        "num_inference_steps": settings.steps,
+        "num_inference_steps_2": settings.steps_2,
+        "guidance_scale": settings.guidance,
+        "guidance_scale_2": settings.guidance_2,
+        "guidance_scale_low": settings.guidance_low,
+        "reconstruction": settings.reconstruction,
+        "sigma_aug": settings.sigma_aug,
+        "negative_prompt": settings.negative_prompt or None,
+    }
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def _finish(client: openai.OpenAI, job_id: str) -> bytes:
