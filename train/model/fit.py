@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from train.model.checks import above_zero
 from train.model.layers import Attention, FeedForward, Norm, ScalarEmbedding
 
 
@@ -170,12 +171,23 @@ class Conditioning:
 
 
 def framerate_token(fps: Tensor) -> Tensor:
-    """Return log2(1 + 24/fps): 0 for a still (infinite fps), 1 at 24 fps, 2 at 8 fps."""
+    """Return log2(1 + 24/fps): 0 for a still (infinite fps), 1 at 24 fps, 2 at 8 fps.
+
+    Raises:
+        ValueError: A framerate is 0, negative or not a number.
+    """
+    above_zero(fps, "fps", "a still has infinity")
     return torch.log2(1 + 24 / fps)
 
 
 def resolution_token(height: Tensor, width: Tensor) -> Tensor:
-    """Return [batch, 2]: log2 of the source's height and width in units of 64 px."""
+    """Return [batch, 2]: log2 of the source's height and width in units of 64 px.
+
+    Raises:
+        ValueError: A length is 0, negative or not a number.
+    """
+    for name, length in (("source height", height), ("source width", width)):
+        above_zero(length, name, "say resolution_known False where it is not known")
     return torch.stack([torch.log2(height / 64), torch.log2(width / 64)], dim=-1)
 
 
