@@ -1,10 +1,13 @@
 """The sampler on a Gaussian whose best denoiser is known, and its state between steps."""
 
+import itertools
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from train.diffusion.edm import Edm
 from train.diffusion.guidance import Guidance, GuidedDenoiser, squeezed
@@ -12,7 +15,9 @@ from train.diffusion.sampler import SamplerState, begin, finish, noise_levels, u
 from train.model.fit import Conditioning, Fit
 from train.model.presets import PRESETS
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "sampler.json").read_text())
+DATA = Path(__file__).parents[1] / "data"
+GOLDEN = json.loads((DATA / "sampler.json").read_text())
+DIFFUSION = json.loads((DATA / "diffusion.json").read_text())
 
 
 def gaussian(edm, mean, variance):
@@ -21,6 +26,13 @@ def gaussian(edm, mean, variance):
         return mean + variance * a / (variance + (a * sigma) ** 2) * (x - mean / a), latents
 
     return denoise
+
+
+def gaussian_ends(edm, variance, steps, *, mean=0.0, unit=1.0, solver="heun"):
+    """Return what walks from no noise and from a unit of it end at; they are affine in it."""
+    starts = edm.sigma_max * unit * torch.tensor([0.0, 1.0], dtype=torch.float64)
+    denoise = gaussian(edm, mean, variance)
+    return finish(walk(denoise, SamplerState(starts), edm, steps, solver=solver), edm).tolist()
 
 
 @pytest.fixture(scope="module")
@@ -54,23 +66,86 @@ def test_noise_levels_fall_from_80_to_0():
 )
 def test_a_gaussian_comes_out_as_the_table_says(row):
     edm = Edm(sigma_in=row["sigma_in"])
-    starts = edm.sigma_max * torch.tensor([0.0, 1.0], dtype=torch.float64)
-    denoise = gaussian(edm, GOLDEN["mu"], GOLDEN["var"])
-    end = walk(denoise, SamplerState(starts), edm, row["steps"], solver=row["solver"])
-    at_0, at_1 = finish(end, edm).tolist()
+    at_0, at_1 = gaussian_ends(
+        edm, GOLDEN["var"], row["steps"], mean=GOLDEN["mu"], solver=row["solver"]
+    )
     assert at_0 == pytest.approx(row["mean"], rel=1e-9)
     assert at_1 - at_0 == pytest.approx(row["slope"], rel=1e-9)
 
 
-def test_a_scaled_input_is_plain_edm_at_scaled_noise_levels():
-    a = 4.0
+@pytest.mark.parametrize(
+    "row",
+    GOLDEN["other_variances"],
+    ids=lambda r: f"{r['solver']}-{r['sigma_in']}-{r['var']}-{r['steps']}",
+)
+def test_faint_directions_of_the_data_lose_the_variance_that_the_table_says(row):
+    """Sampling stops at the noise sigma_in * sigma_min, which hides what is fainter."""
+    edm = Edm(sigma_in=row["sigma_in"])
+    at_0, at_1 = gaussian_ends(edm, row["var"], row["steps"], solver=row["solver"])
+    error = (at_1 - at_0) ** 2 / row["var"] - 1
+    assert error == pytest.approx(row["var_rel_err"], rel=1e-7)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(0.5, 40), st.floats(0.01, 9), st.floats(-1, 1), st.sampled_from(["heun", "euler"]))
+def test_a_scaled_input_is_plain_edm_at_scaled_noise_levels(a, variance, mean, solver):
     scaled, plain = Edm(sigma_in=a), Edm(sigma_in=1, sigma_max=80 * a, sigma_min=0.002 * a)
     x = unit_noise([5], (1, 1, 2, 2))
     ends = [
-        finish(walk(gaussian(edm, 0.3, 1.0), SamplerState(edm.sigma_max * x), edm, 12), edm)
-        for edm in (scaled, plain)
+        walk(gaussian(e, mean, variance), SamplerState(e.sigma_max * x), e, 8, solver=solver)
+        for e in (scaled, plain)
     ]
-    assert torch.allclose(*ends, rtol=1e-12)
+    assert torch.allclose(finish(ends[0], scaled), finish(ends[1], plain), rtol=1e-9)
+
+
+@pytest.mark.parametrize("a", [4.0, 32.0])
+def test_a_power_of_two_scales_plain_edm_without_any_rounding(a):
+    scaled, levels = Edm(sigma_in=a), noise_levels(Edm(sigma_in=a), 20)
+    x = plain = a * scaled.sigma_max * unit_noise([5], (1, 1, 2, 2))
+    denoise = gaussian(Edm(sigma_in=1), 0.25, 1.0)
+    for now, then in itertools.pairwise(a * levels):
+        slope = (plain - denoise(plain, now, (0, 1), None)[0]) / now
+        plain = plain + (then - now) * slope
+    end = walk(gaussian(scaled, 0.25, 1.0), SamplerState(x / a), scaled, 20, solver="euler")
+    assert torch.equal(finish(end, scaled), plain)
+
+
+@pytest.mark.parametrize(("a", "std"), [(4.0, 7e6), (32.0, 2e31)])
+def test_a_sampler_that_does_not_divide_the_clean_clip_would_explode(a, std):
+    """The table finds a sampler out that forgets sigma_in: here it is undone by the denoiser."""
+    edm = Edm(sigma_in=a)
+
+    def undone(x, sigma, progress, latents):
+        clean, _ = gaussian(edm, 0.3, 1.0)(x, sigma, progress, latents)
+        return a * clean, latents
+
+    starts = edm.sigma_max * torch.tensor([0.0, 1.0], dtype=torch.float64)
+    at_0, at_1 = finish(walk(undone, SamplerState(starts), edm, 256), edm).tolist()
+    assert at_1 - at_0 == pytest.approx(std, rel=0.1)
+
+
+@pytest.mark.parametrize(("a", "std"), [(4.0, 0.250), (32.0, 0.031)])
+def test_a_sampler_that_scales_its_first_noise_would_come_out_faint(a, std):
+    at_0, at_1 = gaussian_ends(Edm(sigma_in=a), 1.0, 256, unit=1 / a)
+    assert at_1 - at_0 == pytest.approx(std, abs=5e-4)
+
+
+@pytest.mark.parametrize("a", [4.0, 32.0])
+def test_a_sampler_that_does_not_multiply_at_the_end_would_come_out_faint(a):
+    edm = Edm(sigma_in=a)
+    starts = edm.sigma_max * torch.tensor([0.0, 1.0], dtype=torch.float64)
+    at_0, at_1 = walk(gaussian(edm, 0.3, 1.0), SamplerState(starts), edm, 256).x.tolist()
+    assert at_1 - at_0 == pytest.approx(1 / a, rel=5e-3)
+
+
+@pytest.mark.parametrize("row", DIFFUSION["rows"], ids=lambda r: f"{r['sigma_in']}-{r['sigma']}")
+def test_a_step_follows_the_slope_of_the_reference(row):
+    edm = Edm(sigma_in=row["sigma_in"], sigma_max=row["sigma"], sigma_min=row["sigma"] / 2)
+    x, clean = (torch.tensor(row[name], dtype=torch.float64) for name in ("x_sigma", "D_at_F"))
+    once = {"solver": "euler", "on_step": lambda *_: True}
+    end = walk(lambda *_: (clean, None), SamplerState(x), edm, 2, **once)
+    slope = (end.x - x) / (row["sigma"] / 2 - row["sigma"])
+    assert slope.item() == pytest.approx(row["ode_derivative"], rel=1e-10)
 
 
 def test_a_walk_needs_two_steps():
@@ -191,6 +266,11 @@ def test_guidance_starts_high_and_then_swings():
     guidance = Guidance(scale=8, low_scale=2, high_share=0.2)
     assert [guidance.at(step, 10) for step in range(6)] == [8, 8, 2, 8, 2, 8]
     assert Guidance(scale=4).at(5, 10) == 4
+
+
+def test_a_share_that_is_no_whole_number_of_steps_is_rounded_up():
+    guidance = Guidance(scale=8, low_scale=2, high_share=0.1)
+    assert [guidance.at(step, 256) for step in range(24, 29)] == [8, 8, 2, 8, 2]
 
 
 def test_thresholding_squeezes_only_what_leaves_the_range():

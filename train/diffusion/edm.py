@@ -19,12 +19,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from train.model.checks import above_zero
 from train.model.fit import Conditioning
 
 
 @dataclass(frozen=True)
 class Edm:
     """Constants of one diffusion; functions take sigma [...] and return its shape.
+
+    The functions raise ValueError where a sigma is 0, negative or not a number.
 
     Attributes:
         sigma_in: Divides a clean clip before noise is added; see `input_scale`.
@@ -44,6 +47,17 @@ class Edm:
     sigma_max: float = 80.0
     rho: float = 7.0
 
+    def __post_init__(self) -> None:
+        for name in ("sigma_in", "sigma_data", "p_std", "sigma_min", "sigma_max", "rho"):
+            _positive(name, getattr(self, name))
+        if not math.isfinite(self.p_mean):
+            raise ValueError(f"p_mean must be a finite number, got {self.p_mean}")
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(
+                f"sigma_min ({self.sigma_min:g}) must be below sigma_max ({self.sigma_max:g}): "
+                "sampling walks from the greater to the smaller"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `from_dict` takes them back."""
         return asdict(self)
@@ -55,30 +69,41 @@ class Edm:
 
     def c_in(self, sigma: Tensor) -> Tensor:
         """Scale that brings x_s to unit variance."""
+        _check_sigma(sigma)
         return 1 / (self.sigma_data**2 / self.sigma_in**2 + sigma**2).sqrt()
 
     def c_skip(self, sigma: Tensor) -> Tensor:
         """Share of x_s in the denoised clip."""
+        _check_sigma(sigma)
         a, d2 = self.sigma_in, self.sigma_data**2
         return a * d2 / (a * sigma**2 + d2)
 
     def c_out(self, sigma: Tensor) -> Tensor:
         """Scale of F in the denoised clip; never positive."""
+        _check_sigma(sigma)
         a, d2 = self.sigma_in, self.sigma_data**2
         return -a * sigma * self.sigma_data * (sigma**2 + d2).sqrt() / (a * sigma**2 + d2)
 
     def c_nrm(self, sigma: Tensor) -> Tensor:
         """Scale that brings the target to unit variance."""
+        _check_sigma(sigma)
         return 1 / (self.sigma_data * (sigma**2 + self.sigma_data**2).sqrt())
 
     def c_noise(self, sigma: Tensor) -> Tensor:
         """What the network is told of sigma."""
+        _check_sigma(sigma)
         return sigma.log() / 4
 
     def weight(self, sigma: Tensor) -> Tensor:
         """Loss weight w of (F - c_nrm*F_tgt)^2."""
+        _check_sigma(sigma)
         d2 = self.sigma_data**2
         return ((sigma**2 + d2) / (sigma**2 + d2 / self.sigma_in)) ** 2
+
+    def clean_weight(self, sigma: Tensor) -> Tensor:
+        """Loss weight lambda of (D - x)^2: the same loss as `weight` gives, to fewer digits."""
+        _check_sigma(sigma)
+        return 1 / self.sigma_data**2 + 1 / sigma**2
 
     def noised(self, x: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """Return x_s for clips `x` at noise levels `sigma` [batch]."""
@@ -105,7 +130,12 @@ def input_scale(frames: int, width_px: int, reference_px: int) -> float:
 
     The reference is the width that p_mean and p_std were tuned for: 64 px in the paper, the first
     stage's width in a small cascade.
+
+    Raises:
+        ValueError: A length is not above 0.
     """
+    for name, value in (("frames", frames), ("width", width_px), ("reference width", reference_px)):
+        _positive(name, value)
     return width_px / reference_px * math.sqrt(frames)
 
 
@@ -115,6 +145,13 @@ class LowResNoise:
 
     low: float = 0.02
     high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.high < math.inf:
+            raise ValueError(
+                f"the noise of the lower stage's clip must have 0 < low <= high, got low "
+                f"{self.low:g} and high {self.high:g}"
+            )
 
 
 @dataclass(frozen=True)
@@ -215,7 +252,11 @@ def low_res_condition(
         sigma_aug: Noise level [batch].
         size: Height and width of this stage.
         sigma_data: Assumed standard deviation of the pixels.
+
+    Raises:
+        ValueError: A noise level is not above 0.
     """
+    above_zero(sigma_aug, "sigma_aug", "0.02 is hardly any noise")
     s = _spread(sigma_aug, low)
     noised = (low + s * noise) / (sigma_data**2 + s**2).sqrt()
     frames = noised.transpose(1, 2).flatten(0, 1)
@@ -286,3 +327,12 @@ def training_loss(
 
 def _spread(values: Tensor, like: Tensor) -> Tensor:
     return values if values.ndim == 0 else values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def _positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a finite number above 0, got {value}")
+
+
+def _check_sigma(sigma: Tensor) -> None:
+    above_zero(sigma, "sigma", "the last noise level of a walk, 0, is never evaluated")

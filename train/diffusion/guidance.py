@@ -13,6 +13,7 @@ guidance but before thresholding,
     D <- D - w_r/(2a) * gradient by x_s of sum (x_A - D_A)^2
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -91,6 +92,24 @@ class Guidance:
     reconstruction: float = 4.0
     calibrated: bool = False
 
+    def __post_init__(self) -> None:
+        low = self.scale if self.low_scale is None else self.low_scale
+        ranges = (
+            ("scale", self.scale, 1 <= self.scale < math.inf, "1 (off) or more"),
+            ("low_scale", low, 1 <= low < math.inf, "1 (off) or more"),
+            ("high_share", self.high_share, 0 <= self.high_share <= 1, "0 to 1"),
+            ("percentile", self.percentile, 0 < self.percentile <= 1, "above 0, at most 1"),
+            (
+                "reconstruction",
+                self.reconstruction,
+                0 <= self.reconstruction < math.inf,
+                "0 (off) or more",
+            ),
+        )
+        for name, value, good, accepted in ranges:
+            if not good:
+                raise ValueError(f"guidance {name} must be {accepted}, got {value}")
+
     @property
     def guided(self) -> bool:
         """Whether the text's influence is enlarged at any step."""
@@ -98,10 +117,10 @@ class Guidance:
 
     def at(self, step: int, num_steps: int) -> float:
         """Return the scale of one step."""
-        if self.low_scale is None or step < self.high_share * num_steps:
+        begun = math.ceil(self.high_share * num_steps - 1e-9)  # but for rounding
+        if self.low_scale is None or step < begun:
             return self.scale
-        swing = step - int(self.high_share * num_steps)
-        return self.scale if swing % 2 else self.low_scale
+        return self.scale if (step - begun) % 2 else self.low_scale
 
 
 def squeezed(clean: Tensor, percentile: float = 0.995) -> Tensor:
