@@ -29,7 +29,10 @@ Batch = dict[str, np.ndarray[Any, Any]]
 
 
 class Embedder:
-    """A text encoder as a Ray Data actor: texts in, rows of the embeddings table out."""
+    """A text encoder as a Ray Data actor: texts in, rows of the embeddings table out.
+
+    A row also says whether its text was `cut`, which the table does not keep.
+    """
 
     def __init__(self, settings: TextSettings, name: str, run_id: str) -> None:
         """Load the encoder whose id is `name`."""
@@ -38,13 +41,16 @@ class Embedder:
 
     def __call__(self, batch: Batch) -> Batch:
         """Return one row per text, its embedding as bfloat16 bytes."""
-        embeddings = self._encoder.encode([str(text) for text in batch["text"]])
+        texts = [str(text) for text in batch["text"]]
+        embeddings = self._encoder.states(texts)
+        cut = set(self._encoder.cut(texts, embeddings))
         constant = {name: np.full(len(embeddings), value) for name, value in self._constant.items()}
         return constant | {
             "text_hash": batch["text_hash"],
             "num_tokens": np.array([len(one) for one in embeddings]),
             "width": np.array([one.shape[1] for one in embeddings]),
             "values": np.array([pack(one) for one in embeddings], dtype=object),
+            "cut": np.array([text in cut for text in texts]),
         }
 
 
@@ -74,16 +80,22 @@ def embed_captions(
     known = set(held["text_hash"].to_pylist())
     fresh = {text_hash(text): text for text in texts}
     rows = [{"text_hash": h, "text": t} for h, t in sorted(fresh.items()) if h not in known]
-    done = 0
+    done = cut = 0
     if rows:
         check_encoder(settings)
         for commit in _committed(rows, dataset, settings, name, run_id).iter_rows():
             if commit["fault"]:
                 raise DataError(commit["fault"])
             done += commit["num_texts"]
+            cut += commit["num_cut"]
             log.info("embedded texts=%d of=%d", done, len(rows))
             if on_progress:
                 on_progress(done, len(rows))
+    if cut:
+        log.warning(
+            "captions longer than the text encoder reads: %d of %d, cut at %d tokens "
+            "(text.max_tokens)", cut, done, settings.max_tokens,
+        )  # fmt: skip
     log.info("embedded texts=%d encoder=%s seconds=%.1f", done, name, time.monotonic() - started_s)
     return done
 
@@ -111,9 +123,11 @@ def _committed(
 
 def _commit(batch: Any, dataset: Dataset) -> Batch:  # noqa: ANN401 - an Arrow table, which Ray types as Any
     """Append a block of embeddings in one commit; return how many, or what was in the way."""
-    fault = ""
+    fault, rows = "", batch.to_pylist()
+    num_cut = sum(row.pop("cut") for row in rows)
     try:
-        dataset.append_new("embeddings", batch.to_pylist(), key=("text_hash", "encoder_id"))
+        dataset.append_new("embeddings", rows, key=("text_hash", "encoder_id"))
     except SnapvideoError as error:
         fault = str(error)
-    return {"num_texts": np.array([len(batch)]), "fault": np.array([fault])}
+    counts = {"num_texts": np.array([len(rows)]), "num_cut": np.array([num_cut])}
+    return counts | {"fault": np.array([fault])}

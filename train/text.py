@@ -2,12 +2,15 @@
 
 T5-11B in a real run and a tiny T5 in the demo walk the same path: `from_pretrained` on a hub
 id or a folder, at most 128 tokens, padding masked, embeddings in bfloat16 (the form in which
-the embeddings table keeps them, so that cached and fresh ones agree).
+the embeddings table keeps them, so that cached and fresh ones agree). What is beyond the limit
+is said in a warning, once a text.
 
     encoder = TextEncoder(TextSettings(model="out/t5"))
     [embedding] = encoder.encode(["a red circle moves left"])     # [num_tokens, width]
 """
 
+import functools
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,6 +25,9 @@ from infra import weights
 from infra.errors import ConfigError
 from train.text_config import TextSettings
 
+log = logging.getLogger(__name__)
+
+_REMEMBERED, _SHOWN_CHARS = 4096, 200
 _BYTES = [f"<0x{value:02X}>" for value in range(256)]
 _WORD = re.compile(r"\S+")
 
@@ -53,9 +59,17 @@ class TextEncoder:
         self.width = int(model.config.d_model)
         self._model = _frozen(model, self.device)
         self.encoder_id = encoder_id(settings)
+        self._warn = functools.lru_cache(_REMEMBERED)(self._warn_of)  # once a text
+
+    def encode(self, texts: Sequence[str]) -> list[Tensor]:
+        """Return what `states` does, and log a warning for each text that is cut."""
+        embeddings = self.states(texts)
+        for text in self.cut(texts, embeddings):
+            self._warn(text)
+        return embeddings
 
     @torch.inference_mode()
-    def encode(self, texts: Sequence[str]) -> list[Tensor]:
+    def states(self, texts: Sequence[str]) -> list[Tensor]:
         """Return one bfloat16 CPU tensor [num_tokens, width] per text, padding removed.
 
         The empty text is one token, the end of text; it serves as the null condition.
@@ -75,6 +89,30 @@ class TextEncoder:
             lengths = words["attention_mask"].sum(dim=1).tolist()
             embeddings += [row[:n].clone() for row, n in zip(states, lengths, strict=True)]
         return embeddings
+
+    def num_tokens(self, text: str) -> int:
+        """Return the tokens of a whole text with the end token, however many are read."""
+        return len(self._whole(text)["input_ids"])
+
+    def cut(self, texts: Sequence[str], embeddings: Sequence[Tensor]) -> list[str]:
+        """Return the texts that were too long, given what `states` made of all."""
+        most = self.settings.max_tokens
+        full = [text for text, each in zip(texts, embeddings, strict=True) if len(each) == most]
+        return [text for text in full if self.num_tokens(text) > most]
+
+    def _warn_of(self, text: str) -> None:
+        words, kept = self._whole(text), self.settings.max_tokens
+        lost = text[words["offset_mapping"][kept - 1][0] :]  # the last token kept is the end
+        log.warning(
+            "the text encoder reads %d of the %d tokens of %r; cut off: %r; say it shorter",
+            kept, len(words["input_ids"]), _shortened(text), _shortened(lost),
+        )  # fmt: skip
+
+    def _whole(self, text: str) -> transformers.BatchEncoding:
+        words: transformers.BatchEncoding = self._tokenizer(
+            text, return_offsets_mapping=True, verbose=False
+        )
+        return words
 
 
 def check_encoder(settings: TextSettings) -> None:
@@ -165,6 +203,10 @@ def _word_tokenizer(texts: Iterable[str]) -> transformers.PreTrainedTokenizerFas
     return transformers.PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
 
 
 def _device(name: str) -> torch.device:

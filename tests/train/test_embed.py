@@ -55,6 +55,14 @@ def test_another_encoder_embeds_anew(settings, root, tmp_path):
     assert embed_captions(root, TEXTS, other, "run-2") == 3
 
 
+@pytest.mark.usefixtures("ray_local")
+def test_captions_that_are_cut_are_counted_in_one_line(settings, root, caplog):
+    short = settings.model_copy(update={"max_tokens": 6})
+    assert embed_captions(root, TEXTS, short, "run-1") == 3
+    [line] = [one.getMessage() for one in caplog.records if "longer than" in one.getMessage()]
+    assert ": 1 of 3, cut at 6 tokens" in line
+
+
 def test_an_encoder_that_is_not_there_is_refused_before_workers_start(root):
     with pytest.raises(ConfigError, match=r"text\.model"):
         embed_captions(root, TEXTS, TextSettings(model="no/such"), "run-1")

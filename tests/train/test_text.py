@@ -47,6 +47,26 @@ def test_long_texts_are_cut_to_the_limit(folder):
     assert len(encoder.encode([CAPTIONS[0]])[0]) == 5
 
 
+def test_tokens_are_counted_beyond_the_limit(folder):
+    encoder = TextEncoder(TextSettings(model=str(folder), max_tokens=5))
+    assert encoder.num_tokens(CAPTIONS[0]) == len(CAPTIONS[0].split()) + 1
+
+
+def test_a_cut_text_is_said_once_with_what_was_cut_off(folder, caplog):
+    encoder = TextEncoder(TextSettings(model=str(folder), max_tokens=5))
+    for _ in range(2):
+        encoder.encode([CAPTIONS[0]])
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "reads 5 of the 11 tokens" in line
+    assert "cut off: ' left over a plain blue background'" in line
+
+
+def test_a_text_that_just_fits_is_not_called_cut(folder, caplog):
+    encoder = TextEncoder(TextSettings(model=str(folder), max_tokens=5))
+    encoder.encode(["a red circle moves"])
+    assert not caplog.records
+
+
 def test_distinct_words_have_distinct_embeddings(encoder):
     words = ["red", "blue", "green", "left", "right", "circle", "square"]
     states = torch.stack([encoder.encode([word])[0][0].float() for word in words])
