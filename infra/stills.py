@@ -7,7 +7,7 @@ still image is the simpler case.
 import contextlib
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -179,3 +179,31 @@ def shrunk(pixels: Frames, max_side: int | None) -> Frames:
     ratio = max_side / max(width, height)
     size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX), dtype=np.uint8)
+
+
+def filmstrip(rows: Sequence[Frames], frame_width: int, gap: int = 2) -> Frames:
+    """Return clips below each other as one picture: a clip a row, its frames from left to right.
+
+    Args:
+        rows: Clips [T,H,W,3]; sizes and lengths may differ.
+        frame_width: Width of every frame in the picture, in pixels.
+        gap: White pixels between frames and between rows.
+    """
+    resized = [np.stack([_widened(frame, frame_width) for frame in clip]) for clip in rows]
+    width = max(len(clip) for clip in resized) * (frame_width + gap) - gap
+    height = sum(clip.shape[1] + gap for clip in resized) - gap
+    strip = np.full((height, width, 3), 255, np.uint8)
+    top = 0
+    for clip in resized:
+        for index, frame in enumerate(clip):
+            left = index * (frame_width + gap)
+            strip[top : top + frame.shape[0], left : left + frame_width] = frame
+        top += clip.shape[1] + gap
+    return strip
+
+
+def _widened(frame: Frames, width: int) -> Frames:
+    """Return a frame at another width; enlarged pixels stay square."""
+    height = max(1, round(frame.shape[0] * width / frame.shape[1]))
+    how = Image.Resampling.NEAREST if width > frame.shape[1] else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(frame).resize((width, height), how), dtype=np.uint8)
