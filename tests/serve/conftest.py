@@ -12,7 +12,7 @@ import torch
 from serve import app, weights
 from serve.config import ModelSettings, ServeSettings
 from serve.generate import Generator, Stage
-from serve.schema import VideoRequest
+from serve.schema import ModelFacts, VideoRequest
 from train import bundle
 from train.diffusion.edm import Edm
 from train.model.fit import Fit
@@ -21,6 +21,7 @@ from train.text import TextEncoder, build_tiny_t5, encoder_id
 from train.text_config import TextSettings
 
 WORDS = ["a large red circle moves left over a plain charcoal background", "small blue square up"]
+FRAMERATES = (24.0, 12.0, 6.0, 3.0)
 
 
 @pytest.fixture(scope="session")
@@ -44,10 +45,17 @@ def stages():
 
 
 @pytest.fixture(scope="session")
+def facts():
+    return ModelFacts(
+        name="m", digest="d" * 64, created_at=0, num_frames=4,
+        height_px=24, width_px=32, framerates=FRAMERATES, has_stage2=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
 def generator(stages, text_settings):
     torch.set_num_threads(1)
-    framerates = (24.0, 12.0, 6.0, 3.0)
-    return Generator(*stages, TextEncoder(text_settings), framerates=framerates)
+    return Generator(*stages, TextEncoder(text_settings), framerates=FRAMERATES)
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +69,7 @@ def checkpoints(stages, text_settings, tmp_path_factory):
             "model": stage.network.config.to_dict(),
             "edm": stage.edm.to_dict(),
             "text_encoder": encoder | {"encoder_id": encoder_id(text_settings)},
-            "framerates": [24.0, 12.0, 6.0, 3.0],
+            "framerates": list(FRAMERATES),
             "native": {},
             "provenance": {},
         }

@@ -44,6 +44,20 @@ def test_the_stock_client_makes_polls_and_downloads_a_video(client):
     assert done.seconds == f"{4 / float(rate):g}"
 
 
+def test_the_stock_client_makes_a_video_of_several_clips(client):
+    done = make(client, seed=5, fps=12, num_frames=13, guidance_scale_low=1, reconstruction=2)
+    assert (done.status, done.seconds, done.num_frames) == ("completed", "1.08333", 13)
+    assert (done.guidance_scale_low, done.reconstruction, done.warnings) == (1.0, 2.0, [])
+    frames, rate = decode(client.videos.download_content(done.id).read())
+    assert (frames.shape, rate) == ((13, 24, 32, 3), 12)
+
+
+def test_seconds_beyond_a_clip_make_more_frames(http):
+    answer = http.post("/v1/videos", json={"prompt": PROMPT, "seconds": "2", **FAST}).json()
+    assert (answer["seconds"], answer["fps"], answer["num_frames"]) == ("2", 24.0, 48)
+    http.delete(f"/v1/videos/{answer['id']}")
+
+
 def test_the_same_seed_gives_the_same_file(client, finished):
     again = make(client, seed=3, fps=8)
     first, second = (client.videos.download_content(v.id).read() for v in (finished, again))
@@ -98,8 +112,15 @@ def test_the_stock_clients_nested_extra_body_arrives(client):
         ({"prompt": "x", "size": "1280x720"}, 400, "size", "invalid_value"),
         ({"prompt": "x", "seconds": "40"}, 400, "seconds", "invalid_value"),
         ({"prompt": "x", "fps": 1000}, 400, "fps", "invalid_value"),
-        ({"prompt": "x", "seconds": "1", "fps": 24}, 400, "seconds", "invalid_value"),
-        ({"prompt": "x", "num_frames": 99}, 400, "num_frames", "invalid_value"),
+        (
+            {"prompt": "x", "seconds": "1", "fps": 24, "num_frames": 4},
+            400,
+            "seconds",
+            "invalid_value",
+        ),
+        ({"prompt": "x", "num_frames": 9999}, 400, "num_frames", "invalid_value"),
+        ({"prompt": "x", "reconstruction": -1}, 400, "reconstruction", "invalid_value"),
+        ({"prompt": "x", "guidance_scale_low": 0}, 400, "guidance_scale_low", "invalid_value"),
         ({"prompt": "x", "num_inference_steps": 0}, 400, "num_inference_steps", "invalid_value"),
         ({"prompt": "x", "num_inference_steps": 9**9}, 400, "num_inference_steps", "invalid_value"),
         ({"prompt": "x", "guidance_scale": "nan"}, 400, "guidance_scale", "invalid_value"),
@@ -265,7 +286,8 @@ def test_an_open_video_says_when_to_poll_again(http):
 
 def test_models_health_and_readiness(client, http):
     assert [model.id for model in client.models.list()] == ["snapvideo"]
-    assert client.models.retrieve("snapvideo").size == "32x24"
+    model = client.models.retrieve("snapvideo")
+    assert (model.size, model.num_frames, model.max_num_frames) == ("32x24", 4, 512)
     assert http.get("/healthz").json() == {"status": "ok"}
     ready = http.get("/readyz").json()
     assert (ready["status"], ready["replicas"]) == ("ready", 1)

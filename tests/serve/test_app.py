@@ -38,8 +38,16 @@ def test_a_gpu_asked_for_and_absent_is_refused_by_its_setting(checkpoints, tmp_p
         app.run(settings, served)
 
 
-def test_a_job_whose_replica_is_killed_ends_in_the_identical_video(client, live):
-    asked = {"seed": 11, "num_inference_steps": 300}
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"num_inference_steps": 300},
+        {"num_frames": 10, "num_inference_steps": 30},  # killed in the fourth of five windows
+    ],
+    ids=["a clip", "several clips"],
+)
+def test_a_job_whose_replica_is_killed_ends_in_the_identical_video(client, live, asked):
+    asked = {"seed": 11} | asked
     reference = client.videos.create(prompt="a small blue square", extra_body=asked)
     assert client.videos.poll(reference.id).status == "completed"
 

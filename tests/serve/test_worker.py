@@ -5,6 +5,8 @@ import time
 from contextlib import contextmanager
 
 import pytest
+import safetensors.torch
+import torch
 
 from infra import storage
 from serve import table
@@ -17,23 +19,23 @@ MANY = 2000
 
 
 @pytest.fixture
-def desk(tmp_path, generator, ask):
-    return Desk(tmp_path, generator, ask)
+def desk(tmp_path, generator, ask, facts):
+    return Desk(tmp_path, generator, ask, facts)
 
 
 class Desk:
     """A job table, its folder, and workers over them."""
 
-    def __init__(self, folder, generator, ask):
+    def __init__(self, folder, generator, ask, facts):
         self.settings = ServeSettings(folder=str(folder), idle_poll_s=0.01, batch=4, lease_s=5.0)
-        self.generator, self.ask, self.folder = generator, ask, folder
+        self.generator, self.ask, self.folder, self.facts = generator, ask, folder, facts
         url = table.url_for("", str(folder))
         table.migrate(url)
         self.jobs = Jobs(url)
 
     def put(self, seed=1, **values):
         wanted = self.ask(seed, **values)
-        new = NewJob("m", DIGEST, wanted.model_dump(), wanted.batch_key(DIGEST), "f")
+        new = NewJob("m", DIGEST, wanted.model_dump(), wanted.batch_key(self.facts), "f")
         return self.jobs.create(new).id
 
     @contextmanager
@@ -89,6 +91,46 @@ def test_a_stopped_workers_job_goes_on_elsewhere_to_the_identical_video(desk):
     assert desk.video(job_id) == desk.video(reference)
 
 
+def test_a_stopped_workers_long_job_goes_on_elsewhere_to_the_identical_video(desk):
+    long = {"num_frames": 7, "fps": 12.0, "steps": 8, "steps_2": 2}
+    reference = desk.put(7, **long)
+    with desk.worker():
+        desk.wait(reference, "completed")
+    job_id = desk.put(7, **long)
+    with desk.worker():
+        while desk.jobs.get(job_id).step < 18:  # into the second window of the second level
+            time.sleep(0.002)
+    handed_back = desk.jobs.get(job_id)
+    assert (handed_back.status, handed_back.stage) == ("queued", 1)
+    with desk.worker():
+        desk.wait(job_id, "completed")
+    assert desk.video(job_id) == desk.video(reference)
+
+
+def test_a_state_of_another_format_starts_over_to_the_same_video(desk, caplog):
+    reference, job_id = (desk.put(7, steps=20) for _ in range(2))
+    with desk.worker():
+        while desk.jobs.get(job_id).step < 5:
+            time.sleep(0.005)
+    for each in (reference, job_id):
+        uri = desk.jobs.get(each).checkpoint_ref
+        old = {"x": torch.zeros(3, 4, 12, 16), "position": torch.tensor([1, 10, 0, 2])}
+        storage.write_bytes(uri, safetensors.torch.save(old))
+    with desk.worker():
+        desk.wait(job_id, "completed")
+    assert "starting over" in caplog.text
+    assert desk.video(job_id) == desk.video(reference)
+
+
+def test_a_prompt_that_is_cut_says_so_in_its_result(desk):
+    short, long = desk.put(1), desk.put(1, prompt="red circle " * 40)
+    with desk.worker():
+        said = [desk.wait(each, "completed").result["warnings"] for each in (short, long)]
+    assert said[0] == []
+    assert len(said[1]) == 1
+    assert "prompt: only the first 16 of its" in said[1][0]
+
+
 def test_a_state_of_other_weights_is_not_resumed(desk):
     job_id = desk.put(7, steps=MANY)
     with desk.worker():
@@ -107,7 +149,7 @@ def test_one_broken_job_fails_alone(desk):
     good, other = desk.put(1), desk.put(2)
     wanted = desk.ask(3)
     broken = desk.jobs.create(
-        NewJob("m", DIGEST, {"prompt": "no seed"}, wanted.batch_key(DIGEST), "f")
+        NewJob("m", DIGEST, {"prompt": "no seed"}, wanted.batch_key(desk.facts), "f")
     ).id
     with desk.worker():
         assert desk.wait(broken, "failed").error["code"] == "generation_failed"
