@@ -1,5 +1,6 @@
 """Videos longer than a clip: known frames, seams, resuming, batch mates."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -7,8 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from serve.generate import Generator
+from serve.generate import Generator, Stage
 from serve.state import FORMAT, Saved
+from train.diffusion.edm import Edm
+from train.model.networks import build
+from train.model.presets import PRESETS
 
 LONG = {"num_frames": 13, "fps": 12.0, "steps": 3, "steps_2": 2}  # levels of 4, 7 and 13 frames
 STEPS = (1 + 2 + 4) * 3 + 4 * 2
@@ -158,3 +162,18 @@ def test_the_last_preview_is_the_finished_clip(generator, ask):
     for denoising in walked(generator, ask()):
         preview = denoising.preview(0)
     assert np.abs(preview.astype(int) - denoising.videos()[0]).max() <= 1
+
+
+def test_a_network_that_carries_no_latents_makes_and_resumes_long_videos(generator, ask):
+    config = dataclasses.replace(PRESETS["unet-micro"], text_width=16)
+    stage = Stage(build(config), Edm(sigma_in=2.0))
+    alone = Generator(stage, None, generator._encoder, framerates=(8.0,))
+    request = ask(1, num_frames=7, steps=2)
+    walk = walked(alone, request)
+    saved = next(walk).save(0)
+    assert saved.state.latents is None
+    resumed = alone.resume([request], [Saved.unpack(saved.pack())])
+    while not resumed.done:
+        resumed.advance()
+    *_, last = walk
+    assert np.array_equal(resumed.videos()[0], last.videos()[0])
