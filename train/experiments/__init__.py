@@ -1,0 +1,1 @@
+"""The paper's claims, tried on small networks: `python -m train.experiments --help`."""

@@ -1,0 +1,132 @@
+"""Training of one variant from one seed: one process, one thread, no Ray and no DeepSpeed.
+
+The optimizer is the project's LAMB, bound to the plain parameters. What is drawn for a clip
+follows from the seed and its place in the order alone, so that all variants see the same clips
+with the same unit noise in the same order.
+"""
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+
+from train.diffusion.edm import Draws, draw, training_loss
+from train.experiments import world
+from train.experiments.claims import Variant
+from train.lamb import Lamb, LambSettings
+from train.model.fit import Conditioning, Fit
+from train.order import sample_seed
+
+log = logging.getLogger(__name__)
+
+NUM_VIDEOS, NUM_STILLS = 1500, 500
+REPORT_EVERY = 100
+CLIP_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much every run may spend; the same for all variants.
+
+    Attributes:
+        steps: Updates of the weights.
+        videos: Clips of motion per step.
+        stills: Stills per step.
+        lr: Highest learning rate, after `warmup` steps; it falls to 0 along a cosine.
+        warmup: Steps of the linear rise.
+        samples: Videos to sample and measure, and half as many stills.
+        sampling_steps: Heun steps of a sampled clip.
+        guidance: Enlargement of the text's influence in sampling; 1 is off.
+    """
+
+    steps: int = 900
+    videos: int = 16
+    stills: int = 8
+    lr: float = 5e-3
+    warmup: int = 40
+    samples: int = 256
+    sampling_steps: int = 18
+    guidance: float = 2.0
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        rise = min(1.0, (step + 1) / self.warmup)
+        return self.lr * rise * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+def train(variant: Variant, seed: int, budget: Budget) -> tuple[Fit, list[float]]:
+    """Return the network with its averaged weights, and the mean loss of each stretch of steps."""
+    torch.manual_seed(seed)
+    model = Fit(variant.fit).train()
+    lamb = _optimizer(model)
+    feed = Feed(variant, seed, budget)
+    losses: list[float] = []
+    means: list[float] = []
+    begun = time.perf_counter()
+    for step in range(budget.steps):
+        clips, cond, draws = feed.batch(step)
+        loss = training_loss(model, clips, cond, variant.edm, draws).mean()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch types it nowhere
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+        lamb.set_lr(budget.rate(step))
+        lamb.step()
+        lamb.zero_grad()
+        losses.append(float(loss.detach()))
+        if (step + 1) % REPORT_EVERY == 0 or step + 1 == budget.steps:
+            means.append(sum(losses) / len(losses))
+            losses = []
+            left_s = (time.perf_counter() - begun) / (step + 1) * (budget.steps - step - 1)
+            log.info(
+                "%s seed=%d step=%d of=%d loss=%.4f left_s=%.0f",
+                *(variant.name, seed, step + 1, budget.steps, means[-1], left_s),
+            )
+    _take_average(model, lamb)
+    return model.eval(), means
+
+
+class Feed:
+    """The batches of one run."""
+
+    def __init__(self, variant: Variant, seed: int, budget: Budget) -> None:
+        self.variant, self.seed, self.budget = variant, seed, budget
+        self.videos = world.library(NUM_VIDEOS, seed=1, still=False)
+        self.stills = world.library(NUM_STILLS, seed=2, still=True)
+        shuffle = torch.Generator().manual_seed(seed)
+        self.order = [
+            torch.randint(len(there.shown), (budget.steps, count), generator=shuffle)
+            for there, count in ((self.videos, budget.videos), (self.stills, budget.stills))
+        ]
+
+    def batch(self, step: int) -> tuple[Tensor, Conditioning, Draws]:
+        """Return the clips of a step, what is told about them, and their randomness."""
+        chosen = [rows[step].tolist() for rows in self.order]
+        clips = torch.cat([self.videos.clips[chosen[0]], self.stills.clips[chosen[1]]])
+        shown = [self.videos.shown[i] for i in chosen[0]] + [
+            self.stills.shown[i] for i in chosen[1]
+        ]
+        count = len(shown)
+        draws = draw(
+            [sample_seed(self.seed, "noise", step * count + i) for i in range(count)],
+            self.variant.fit.clip_shape,
+            self.variant.edm,
+            self_conditioning=self.variant.self_conditioning,
+            still=[one.direction is None for one in shown] if self.variant.single else None,
+        )
+        return clips, world.prompts(tuple(shown)), draws
+
+
+def _optimizer(model: nn.Module) -> Lamb:
+    """Return LAMB over the parameters themselves, as DeepSpeed's stage 0 in fp32 leaves them."""
+    lamb = Lamb(model, LambSettings())
+    lamb.bind(SimpleNamespace(optimizer=lamb, basic_optimizer=lamb, module=model))
+    return lamb
+
+
+@torch.no_grad()
+def _take_average(model: nn.Module, lamb: Lamb) -> None:
+    for param in model.parameters():
+        param.copy_(lamb.state[param]["ema"])
