@@ -22,7 +22,7 @@ from torch import Tensor
 from infra import storage
 from infra.errors import DataError
 from train.diffusion.edm import Edm
-from train.model.fit import Fit, FitConfig
+from train.model.networks import Network, build, config_from_dict
 
 FORMAT = 1
 KIND = "snapvideo-model"
@@ -33,7 +33,7 @@ _NEEDED = ("stage", "model", "edm", "text_encoder", "framerates", "native", "pro
 class Bundle:
     """A loaded checkpoint: the network with averaged weights, its diffusion, and config.json."""
 
-    model: Fit
+    model: Network
     edm: Edm
     config: dict[str, Any]
 
@@ -101,7 +101,7 @@ def load(uri: str) -> Bundle:
             weights = safetensors.torch.load(storage.read_bytes(path))
         else:
             weights = safetensors.torch.load_file(storage.local_path(path))
-        model = Fit(FitConfig.from_dict(config["model"]))
+        model = build(config_from_dict(config["model"]))
         model.load_state_dict(weights)
         edm = Edm.from_dict(config["edm"])
     except (OSError, SafetensorError, RuntimeError, TypeError, KeyError, ValueError) as fault:

@@ -1,13 +1,14 @@
 """Settings of training, one instance per stage; importing them imports no torch."""
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
-    NonNegativeFloat,
+    FiniteFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
@@ -18,13 +19,19 @@ Preset = Literal[
     "demo-up", "small", "unet-284m", "unet-85m", "unet-micro",
 ]  # fmt: skip
 Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+_LAMB_ONLY = ("ratio_min", "ratio_max", "weight_norm_clamp", "exempt_lr_scale")
 
 
 class OptimizerSettings(Settings):
-    """LAMB, its schedule and the average of the weights."""
+    """The optimizer, its schedule and the average of the weights."""
 
-    lr: PositiveFloat = 5e-3
-    """Peak learning rate, before the trust ratio."""
+    name: Literal["lamb", "adam"] = "lamb"
+    """LAMB, or Adam with decoupled decay (AdamW), which has no trust ratio."""
+    lr: Positive = 5e-3
+    """Peak learning rate, before the trust ratio; the paper's Adam has 1e-4."""
     warmup_steps: NonNegativeInt = 10_000
     """Steps of linear warm-up."""
     lr_floor: Share = 0.0
@@ -32,50 +39,84 @@ class OptimizerSettings(Settings):
     beta_1: Share = 0.9
     """Decay of the mean gradient, per step."""
     beta_2: Share = 0.99
-    """Decay of the mean squared gradient, per step."""
-    weight_decay: NonNegativeFloat = 0.01
+    """Decay of the mean squared gradient, per step; the paper's Adam has 0.999."""
+    weight_decay: NonNegative = 0.01
     """Decay of matrices, added to their direction; tables, biases and gains have none."""
-    clip_norm: NonNegativeFloat = 1.0
+    clip_norm: NonNegative = 1.0
     """Global gradient norm above which gradients are scaled down; 0 is off."""
-    ratio_min: NonNegativeFloat = 0.01
+    ratio_min: NonNegative = 0.01
     """Least trust ratio; 0 is LAMB as published."""
-    ratio_max: NonNegativeFloat = 10.0
+    ratio_max: NonNegative = 10.0
     """Greatest trust ratio; 0 is no bound, LAMB as published."""
-    weight_norm_clamp: NonNegativeFloat = 0.0
+    weight_norm_clamp: NonNegative = 0.0
     """Weight norms above this count as this in the trust ratio; 0 is no bound."""
-    exempt_lr_scale: NonNegativeFloat = 0.2
+    exempt_lr_scale: NonNegative = 0.2
     """Learning rate of biases, gains and frequencies, as a factor."""
-    ema_half_life_steps: PositiveFloat = 6000.0
+    ema_half_life_steps: Positive = 6000.0
     """Half-life of the averaged weights, in steps."""
-    ema_ramp: PositiveFloat = 0.05
+    ema_ramp: Positive = 0.05
     """Half-life early in the run, as a share of the steps made so far."""
+
+    @model_validator(mode="after")
+    def _heeded(self) -> Self:
+        fields = type(self).model_fields
+        idle = [n for n in _LAMB_ONLY if getattr(self, n) != fields[n].default]
+        if self.name == "adam" and idle:
+            raise ValueError(
+                f"{', '.join(idle)}: of LAMB only, and name is 'adam'; leave out, or take 'lamb'"
+            )
+        return self
 
 
 class DiffusionSettings(Settings):
-    """The distribution of noise in training, and what sampling covers."""
+    """The distribution of noise in training, and what sampling covers.
 
-    p_mean: float = -1.2
+    `sigma_in: 1, sigma_data: 0.5` is plain EDM, which the paper compares with.
+    """
+
+    sigma_in: NonNegative = 0.0
+    """Divides a clean clip before noise is added; 0 derives it: sqrt(frames), times how much wider
+    this stage is than the first."""
+    sigma_data: Positive = 1.0
+    """Assumed standard deviation of the pixels in [-1, 1]."""
+    images: Literal["video", "still"] = "video"
+    """An image is a video of infinite framerate with noise of its own in each frame, or one noisy
+    still that is repeated, the answers for its frames being averaged (the paper's ablation)."""
+    p_mean: FiniteFloat = -1.2
     """Mean of ln(sigma) in training."""
-    p_std: PositiveFloat = 1.2
+    p_std: Positive = 1.2
     """Standard deviation of ln(sigma) in training."""
-    sigma_min: PositiveFloat = 0.002
+    sigma_min: Positive = 0.002
     """Last noise level of sampling."""
-    sigma_max: PositiveFloat = 80.0
+    sigma_max: Positive = 80.0
     """First noise level of sampling."""
     label_dropout: Share = 0.1
     """Share of samples whose text is hidden, for guidance."""
     self_conditioning: Share = 0.9
     """Share of samples that get the latents of a first pass."""
-    sigma_aug_low: PositiveFloat = 0.02
+    sigma_aug_low: Positive = 0.02
     """Least noise on the lower stage's clip (stage 2)."""
-    sigma_aug_high: PositiveFloat = 1.0
+    sigma_aug_high: Positive = 1.0
     """Greatest noise on the lower stage's clip (stage 2)."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(
+                f"sigma_min ({self.sigma_min}) must be below sigma_max ({self.sigma_max})"
+            )
+        if self.sigma_aug_low > self.sigma_aug_high:
+            raise ValueError(
+                f"sigma_aug_low ({self.sigma_aug_low}) must not be above sigma_aug_high "
+                f"({self.sigma_aug_high})"
+            )
+        return self
 
 
 class ReaderSettings(Settings):
     """How clips are read."""
 
-    framerates: tuple[PositiveFloat, ...] = (24.0, 12.0, 6.0, 3.0)
+    framerates: tuple[float, ...] = (24.0, 12.0, 6.0, 3.0)
     """Frames per second a video may be shown at; one is drawn among those that fit the clip."""
     cache_mib: NonNegativeInt = 1024
     """Memory per worker for decoded clips at the training size, MiB."""
@@ -85,6 +126,18 @@ class ReaderSettings(Settings):
     """Media shards whose clips are shuffled together."""
     max_bad_share: Share = 0.05
     """Share of clips that may turn out unreadable before training stops."""
+
+    @field_validator("framerates")
+    @classmethod
+    def _shown(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        odd = [fps for fps in values if not 0 < fps < math.inf]
+        if odd or not values:
+            raise ValueError(
+                f"{', '.join(map(str, odd)) or 'nothing'} is no framerate of a video; give "
+                "finite frames per second above 0, such as 24 12 6 3 (images have none and need "
+                "no entry)"
+            )
+        return values
 
 
 class TrainSettings(Settings):
@@ -96,6 +149,8 @@ class TrainSettings(Settings):
     """Dropout in the feed-forwards after self-attention."""
     checkpointing: bool = False
     """Recompute blocks in the backward pass to save memory."""
+    compile: bool = False
+    """Compile the network with torch.compile; needs a C++ compiler and zero_stage 0 to 2."""
     steps: PositiveInt = 1000
     """Optimizer steps."""
     batch_videos: NonNegativeInt = 16
@@ -103,7 +158,7 @@ class TrainSettings(Settings):
     batch_images: NonNegativeInt = 16
     """Images per step, over all workers, each shown as a still video."""
     optimizer: OptimizerSettings = OptimizerSettings()
-    """LAMB and its schedule."""
+    """The optimizer and its schedule."""
     diffusion: DiffusionSettings = DiffusionSettings()
     """Noise and conditioning in training."""
     reader: ReaderSettings = ReaderSettings()
@@ -131,6 +186,11 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _splits(self) -> Self:
+        if self.compile and self.zero_stage == 3:
+            raise ValueError(
+                "compile: true does not go with zero_stage 3, which fetches the weights layer by "
+                "layer; set zero_stage to 2, or compile to false"
+            )
         if not self.batch_videos + self.batch_images:
             raise ValueError("batch_videos and batch_images are both 0; give one of them")
         for name in ("batch_videos", "batch_images"):

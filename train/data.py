@@ -63,11 +63,15 @@ class Batch:
         clips: Pixels in [-1, 1], [batch, 3, t, h, w]; videos first, then images.
         cond: Text, framerate and resolution of each clip; nothing is dropped yet.
         seeds: Each sample's seed for noise and dropout of the text.
+        clip_ids: Which clip each sample was cut from.
+        is_image: True where that clip is an image.
     """
 
     clips: Tensor
     cond: Conditioning
     seeds: tuple[int, ...]
+    clip_ids: tuple[str, ...]
+    is_image: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -132,16 +136,23 @@ class Reader:
         Raises:
             DataError: More clips than `max_bad_share` cannot be read.
         """
-        shown, clips, seeds = [], [], []
+        rows, shown, clips, seeds = [], [], [], []
         for name, stream in self._streams.items():
             for position in positions(step, stream.batch, rank, num_ranks):
                 seed = sample_seed(self._settings.seed, name, position)
                 row, frames, fps, source_hw = self._sample(stream, position, seed)
+                rows.append(row)
                 shown.append((self._embeddings[row["text_hash"]], fps, source_hw))
                 clips.append(frames)
                 seeds.append(seed)
         pixels = torch.stack(clips).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-        return Batch(pixels.contiguous(), self._condition(shown), tuple(seeds))
+        return Batch(
+            clips=pixels.contiguous(),
+            cond=self._condition(shown),
+            seeds=tuple(seeds),
+            clip_ids=tuple(row["clip_id"] for row in rows),
+            is_image=tuple(row["kind"] == "image" for row in rows),
+        )
 
     def _sample(
         self, stream: "_Stream", position: int, seed: int

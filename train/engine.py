@@ -25,6 +25,7 @@ def start(
     precision: Precision,
     batch_per_worker: int,
     clip_norm: float,
+    compiled: bool = False,
     extra: dict[str, Any] | None = None,
 ) -> tuple[Any, Lamb]:
     """Return DeepSpeed's engine around `model`, and the optimizer bound to it.
@@ -36,6 +37,8 @@ def start(
         precision: Of matrix products; with bf16, norms, softmax and masters stay fp32.
         batch_per_worker: Samples per step and worker (no accumulation).
         clip_norm: Global gradient norm above which gradients are scaled down; 0 is off.
+        compiled: Run the model through torch.compile; its parameters keep their names. Not with
+            ZeRO-3, whose hooks on every layer would cut the graph to pieces.
         extra: DeepSpeed settings over ours, for tests of its layouts.
 
     Raises:
@@ -59,6 +62,8 @@ def start(
     optimizer = Lamb(model, lamb)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     optimizer.bind(engine)
+    if compiled:
+        engine.compile()
     return engine, optimizer
 
 

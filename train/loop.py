@@ -3,6 +3,8 @@
 Every rank computes its own slice of each global batch, steps its DeepSpeed engine and, now and
 then, writes its fragments of a checkpoint. Rank 0 keeps `stats.jsonl`. A restarted group begins at
 the last committed checkpoint, and what it then computes is what an undisturbed run would have.
+A loss that is not finite ends the loop on all ranks before it reaches the weights
+(`train/guard.py`).
 """
 
 import contextlib
@@ -13,7 +15,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import torch
 import torch.distributed as dist
 
 from infra import logs, storage
-from train import bundle, checkpoint, engine
+from train import bundle, checkpoint, engine, guard
 from train.blueprint import Blueprint
 from train.config import OptimizerSettings, TrainSettings
 from train.data import Geometry, Reader, Source, batches
@@ -39,6 +41,8 @@ class Work:
     source: Source
     settings: TrainSettings
     stats_uri: str
+    stop_uri: str
+    """Where a loss that is not finite is reported; a worker that finds it has nothing to do."""
     init_bundle: str = ""
     """Checkpoint of stage 1 where this is stage 2."""
     resume_uri: str = ""
@@ -50,19 +54,12 @@ def train_worker(config: dict[str, Work]) -> None:
     work = config["work"]
     settings = work.settings
     _quiet()
+    if storage.exists(work.stop_uri):
+        return
     torch.set_num_threads(settings.threads)
     rank, num_ranks = dist.get_rank(), dist.get_world_size()
-    shape = PRESETS[settings.preset]
-    reader = Reader(work.source, settings, Geometry(shape.frames, shape.height, shape.width))
-    below = bundle.read_config(work.init_bundle) if work.init_bundle else None
-    plan = Blueprint.build(settings, reader.text_width, below)
-    with _resumed(work) as folder:
-        model = plan.network(settings.seed, "" if folder else work.init_bundle)
-        if folder:
-            model.load_state_dict(checkpoint.weights(folder, "weight"), strict=False)
-        net, lamb = _start(model, settings, num_ranks)
-        state = checkpoint.restore(folder, lamb) if folder else {}
-    first = int(state.get("step", 0))
+    reader, plan, net, lamb, state = _begun(work)
+    first = saved = int(state.get("step", 0))
     stats = Stats(work, reader, first_step=first, seconds=float(state.get("seconds", 0.0)))
     facts = {"release_digest": reader.digest, **plan.to_config(reader.source_size)}
 
@@ -73,10 +70,19 @@ def train_worker(config: dict[str, Work]) -> None:
             batch = next(incoming)
         with stats.timed("forward_backward"):
             torch.manual_seed(sample_seed(settings.seed, f"dropout/{rank}", step))
-            draws = plan.draws(batch.seeds).to(net.device)
+            draws = plan.draws(batch.seeds, batch.is_image).to(net.device)
             clips, cond = batch.clips.to(net.device), batch.cond.to(net.device)
-            loss = training_loss(net, clips, cond, plan.edm, draws).mean()
+            losses = training_loss(net, clips, cond, plan.edm, draws)
+            loss = losses.mean()
             net.backward(loss)
+        if not guard.all_true(losses.detach().isfinite()):
+            whole = guard.weights_are_finite(lamb) and step > saved
+            guard.write_report(
+                work.stop_uri, step + 1, step if whole else saved, batch, losses, draws
+            )
+            if whole:
+                save(lamb, facts | {"step": step, "seconds": stats.seconds})
+            return
         with stats.timed("step"):
             lr = learning_rate(step, settings.steps, settings.optimizer)
             lamb.set_lr(lr)
@@ -86,6 +92,26 @@ def train_worker(config: dict[str, Work]) -> None:
             stats.report(step + 1, lr, lamb)
         if due(step, settings.save_every, settings.steps):
             save(lamb, facts | {"step": step + 1, "seconds": stats.seconds})
+            saved = step + 1
+
+
+def _begun(work: Work) -> tuple[Reader, Blueprint, Any, Lamb, dict[str, Any]]:
+    """Return the reader, the blueprint, the engine, its optimizer, and the state it resumes from.
+
+    The engine is DeepSpeed's, which ships no types; the state is empty at the start of a run.
+    """
+    settings = work.settings
+    shape = PRESETS[settings.preset]
+    reader = Reader(work.source, settings, Geometry(shape.frames, shape.height, shape.width))
+    below = bundle.read_config(work.init_bundle) if work.init_bundle else None
+    plan = Blueprint.build(settings, reader.text_width, below)
+    with _resumed(work) as folder:
+        model = plan.network(settings.seed, "" if folder else work.init_bundle)
+        if folder:
+            model.load_state_dict(checkpoint.weights(folder, "weight"), strict=False)
+        net, lamb = _start(model, settings, dist.get_world_size())
+        state = checkpoint.restore(folder, lamb) if folder else {}
+    return reader, plan, net, lamb, state
 
 
 def due(step: int, every: int, steps: int) -> bool:
@@ -181,23 +207,33 @@ def _quiet() -> None:
 
 
 def _start(model: torch.nn.Module, settings: TrainSettings, num_ranks: int) -> tuple[Any, Lamb]:
-    knobs = settings.optimizer
     return engine.start(
         model,
-        LambSettings(
-            betas=(knobs.beta_1, knobs.beta_2),
-            weight_decay=knobs.weight_decay,
-            ratio_min=knobs.ratio_min,
-            ratio_max=knobs.ratio_max or math.inf,
-            weight_norm_clamp=knobs.weight_norm_clamp or math.inf,
-            exempt_lr_scale=knobs.exempt_lr_scale,
-            ema_half_life_steps=knobs.ema_half_life_steps,
-            ema_ramp=knobs.ema_ramp,
-        ),
+        optimizer_settings(settings.optimizer),
         zero_stage=settings.zero_stage,
         precision=settings.precision,
         batch_per_worker=(settings.batch_videos + settings.batch_images) // num_ranks,
-        clip_norm=knobs.clip_norm,
+        clip_norm=settings.optimizer.clip_norm,
+        compiled=settings.compile,
+    )
+
+
+def optimizer_settings(knobs: OptimizerSettings) -> LambSettings:
+    """Return how the weights are moved; Adam is LAMB whose trust ratio is 1 everywhere."""
+    same = LambSettings(
+        betas=(knobs.beta_1, knobs.beta_2),
+        weight_decay=knobs.weight_decay,
+        ema_half_life_steps=knobs.ema_half_life_steps,
+        ema_ramp=knobs.ema_ramp,
+    )
+    if knobs.name == "adam":
+        return replace(same, eps=1e-8, ratio_min=1.0, ratio_max=1.0, exempt_lr_scale=1.0)
+    return replace(
+        same,
+        ratio_min=knobs.ratio_min,
+        ratio_max=knobs.ratio_max or math.inf,
+        weight_norm_clamp=knobs.weight_norm_clamp or math.inf,
+        exempt_lr_scale=knobs.exempt_lr_scale,
     )
 
 

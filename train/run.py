@@ -5,9 +5,7 @@ below `storage_uri`, the same run name continues from the last one, and a finish
 exported again. MLflow is fed from `stats.jsonl` by the driver, so workers never wait for it.
 """
 
-import json
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +20,7 @@ from infra import storage
 from infra.errors import ConfigError, DataError, ServiceError, SnapvideoError
 from infra.provenance import code_version, package_versions
 from infra.tracking import Tracker
-from train import bundle, checkpoint
+from train import attempts, bundle, checkpoint, guard
 from train.blueprint import Blueprint
 from train.config import TrainSettings
 from train.data import Geometry, Reader, Source
@@ -76,7 +74,7 @@ def train_stage(job: TrainJob, tracker: Tracker) -> TrainResult:
 
     Raises:
         ConfigError: The settings do not fit the release, the encoder or stage 1.
-        DataError: The release or a checkpoint is not as it must be.
+        DataError: The release or a checkpoint is not as it must be, or a loss was not finite.
         ServiceError: The workers failed more often than `max_failures` allows.
     """
     from train.text import encoder_id
@@ -95,14 +93,15 @@ def train_stage(job: TrainJob, tracker: Tracker) -> TrainResult:
         settings=job.settings,
         stats_uri=stats_uri,
         init_bundle=storage.absolute(job.init_bundle) if job.init_bundle else "",
-        resume_uri=_mended(storage.join(state_uri, job.run_name)),
+        stop_uri=guard.report_uri(state_uri),
+        resume_uri=attempts.mended(storage.join(state_uri, job.run_name)),
     )
     with Follower(stats_uri, tracker, run_id, job.run_name) as follower:
         try:
             found = _trained(job, work, state_uri)
-        except ray.train.TrainingFailedError as fault:
+        except SnapvideoError:
             tracker.finish(run_id, ok=False)
-            raise _named(fault, job) from fault
+            raise
     digest = _export(job, found, encoder, stats_uri)
     tracker.finish(run_id, ok=True)
     last = follower.last
@@ -132,30 +131,25 @@ def _check(job: TrainJob, source: Source) -> None:
     shape = PRESETS[job.settings.preset]
     reader = Reader(source, job.settings, Geometry(shape.frames, shape.height, shape.width))
     below = bundle.read_config(job.init_bundle) if job.init_bundle else None
-    Blueprint.build(job.settings, reader.text_width, below)
+    plan = Blueprint.build(job.settings, reader.text_width, below)
+    run_uri = storage.join(storage.absolute(job.storage_uri), job.run_name)
+    attempts.check_network(run_uri, plan.model, f"stage{job.stage}")
 
 
 def _trained(job: TrainJob, work: Work, state_uri: str) -> ray.train.Checkpoint:
     """Return the checkpoint of the last step: an earlier attempt's, or that of training now."""
-    found = _finished(storage.join(state_uri, job.run_name), job.settings.steps)
-    if found is None:
-        found = _trainer(job, work, state_uri).fit().checkpoint
-    assert found is not None, "the last step always saves"
-    return found
-
-
-def _finished(run_uri: str, steps: int) -> ray.train.Checkpoint | None:
-    """Return the checkpoint of the last step where an earlier attempt has reached it."""
-    newest = max(_checkpoints(run_uri), default="")
-    if not newest:
-        return None
-    uri = storage.join(run_uri, newest)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = storage.local_copy(uri, Path(scratch))
-        if not checkpoint.is_whole(folder) or checkpoint.read_state(folder)["step"] < steps:
-            return None
-    files, path = storage.filesystem(uri)
-    return ray.train.Checkpoint(path, files)
+    found = attempts.finished(storage.join(state_uri, job.run_name), job.settings.steps)
+    if found is not None:
+        return found
+    try:
+        result = _trainer(job, work, state_uri).fit()
+    except ray.train.TrainingFailedError as fault:
+        guard.raise_if_stopped(work.stop_uri, job.run_name)
+        raise _named(fault, job) from fault
+    guard.raise_if_stopped(work.stop_uri, job.run_name)
+    last: ray.train.Checkpoint | None = result.checkpoint
+    assert last is not None, "the last step always saves"
+    return last
 
 
 def _trainer(job: TrainJob, work: Work, state_uri: str) -> ray.train.torch.TorchTrainer:
@@ -214,40 +208,6 @@ def _export(job: TrainJob, found: ray.train.Checkpoint, encoder: str, stats_uri:
         bundle.save(out, config, averaged, raw)
     log.info("wrote checkpoint uri=%s step=%d", out, state["step"])
     return str(state["release_digest"])
-
-
-def _mended(run_uri: str) -> str:
-    """Set aside what a kill has left half-written; return a checkpoint to resume from, if needed.
-
-    Ray Train keeps its list of checkpoints in one file that it overwrites. Where that file is
-    torn, the newest whole checkpoint is found by its own checksums.
-    """
-    index = storage.join(run_uri, "checkpoint_manager_snapshot.json")
-    if not storage.exists(index):
-        return ""
-    try:
-        json.loads(storage.read_text(index))
-    except ValueError:
-        log.warning("checkpoint list was torn by a kill, looking for checkpoints uri=%s", run_uri)
-        storage.delete(index)
-        return _newest_whole(run_uri)
-    return ""
-
-
-def _newest_whole(run_uri: str) -> str:
-    for name in sorted(_checkpoints(run_uri), reverse=True):
-        uri = storage.join(run_uri, name)
-        with tempfile.TemporaryDirectory() as scratch:
-            if checkpoint.is_whole(storage.local_copy(uri, Path(scratch))):
-                return uri
-    return ""
-
-
-def _checkpoints(run_uri: str) -> set[str]:
-    """Return the names of the run's checkpoint folders; they sort by time."""
-    files = storage.list_files(run_uri)
-    parts = [info.uri.removeprefix(run_uri + "/").split("/") for info in files]
-    return {part[0] for part in parts if len(part) > 1 and part[0].startswith("checkpoint_")}
 
 
 def _named(fault: BaseException, job: TrainJob) -> SnapvideoError:

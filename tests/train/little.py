@@ -14,11 +14,18 @@ from train.text_config import TextSettings
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
 
 
-def make(folder: Path, num_videos: int = 6, num_images: int = 3) -> tuple[str, TextSettings]:
-    """Return the root of a dataset with release `r1`, and the text encoder's settings."""
+def make(
+    folder: Path, num_videos: int = 6, num_images: int = 3, poisoned: int | None = None
+) -> tuple[str, TextSettings]:
+    """Return the root of a dataset with release `r1`, and the text encoder's settings.
+
+    The caption of clip number `poisoned` has an embedding that is not a number.
+    """
     dataset = Dataset.open(str(folder / "dataset"), create=True)
     names = list(COLOURS)
     texts = [f"a {names[i % 3]} block" for i in range(num_videos + num_images)]
+    if poisoned is not None:
+        texts[poisoned] = "a poisoned block"
     data = [_video(names[i % 3], i) for i in range(num_videos)]
     data += [_image(names[i % 3]) for i in range(num_images)]
     ids = [f"{i:04d}" for i in range(len(data))]
@@ -35,9 +42,10 @@ def make(folder: Path, num_videos: int = 6, num_images: int = 3) -> tuple[str, T
     build_tiny_t5(folder / "t5", texts, width=16)
     settings = TextSettings(model=str(folder / "t5"))
     distinct = sorted(set(texts))
+    spoil = {text: float("nan") if "poisoned" in text else 1 for text in distinct}
     dataset.append("embeddings", [
         {"text_hash": text_hash(text), "encoder_id": encoder_id(settings),
-         "num_tokens": len(values), "width": values.shape[1], "values": pack(values)}
+         "num_tokens": len(values), "width": values.shape[1], "values": pack(values * spoil[text])}
         for text, values in zip(distinct, TextEncoder(settings).encode(distinct), strict=True)
     ])  # fmt: skip
     release.create(dataset, "r1", release.Selection(validation_share=0, test_share=0))

@@ -4,11 +4,13 @@ import pytest
 
 from infra.errors import ConfigError
 from train.blueprint import Blueprint
-from train.config import Preset, TrainSettings
+from train.config import DiffusionSettings, Preset, TrainSettings
 from train.loop import learning_rate
 from train.model.presets import PRESETS
 
 LOWER = Blueprint.build(TrainSettings(preset="micro"), 16, None).to_config()
+UNET = Blueprint.build(TrainSettings(preset="unet-micro"), 16, None)
+TINY = Blueprint.build(TrainSettings(preset="tiny"), 32, None).to_config()
 
 
 def test_the_settings_know_exactly_the_presets_there_are():
@@ -28,11 +30,36 @@ def test_the_upsampler_scales_noise_by_its_width():
         ("micro", 16, LOWER, "is no upsampler"),
         ("tiny-up", 16, LOWER, "frames 8"),
         ("micro-up", 32, LOWER, "text_width 32"),
+        (
+            "unet-micro",
+            16,
+            LOWER,
+            "'unet-micro' is no upsampler and this is stage 2; use 'micro-up'",
+        ),
+        ("micro-up", 16, UNET.to_config(), "stage 1 is 'unet-micro', and U-Nets are first-stage"),
+        ("demo-up", 32, TINY, "'demo-up' cannot grow from .* 'tiny': .*; use 'tiny-up'"),
     ],
 )
 def test_a_preset_of_the_wrong_stage_is_named(preset, width, below, message):
     with pytest.raises(ConfigError, match=message):
         Blueprint.build(TrainSettings(preset=preset), width, below)
+
+
+def test_plain_edm_is_a_setting_that_reaches_the_checkpoint():
+    plain = DiffusionSettings(sigma_in=1.0, sigma_data=0.5)
+    edm = Blueprint.build(TrainSettings(diffusion=plain), 16, None).to_config()["edm"]
+    assert (edm["sigma_in"], edm["sigma_data"]) == (1.0, 0.5)
+
+
+def test_images_are_videos_unless_the_ablation_is_asked_for():
+    ablation = TrainSettings(diffusion=DiffusionSettings(images="still"))
+    usual, still = (Blueprint.build(s, 16, None) for s in (TrainSettings(), ablation))
+    assert usual.draws((1, 2), (False, True)).still is None
+    assert still.draws((1, 2), (False, True)).still.tolist() == [False, True]
+
+
+def test_a_network_without_latents_gets_no_first_pass():
+    assert UNET.draws((1, 2), (False, False)).carry is None
 
 
 def test_the_learning_rate_warms_up_and_ends_at_the_floor():
