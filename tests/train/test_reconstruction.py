@@ -91,10 +91,9 @@ def test_correlated_frames_come_out_as_the_table_says(row):
 
 @pytest.mark.parametrize("weight", [0.0, 4.0])
 def test_given_frames_come_back_exactly(fit, weight):
-    edm, known = (
-        Edm(sigma_in=2),
-        pictures([[True, False, False, True], [False, True, False, False]]),
-    )
+    """The scale is no power of two, so that the walk itself ends at them only to rounding."""
+    edm = Edm(sigma_in=2.7)
+    known = pictures([[True, False, False, True], [False, True, False, False]])
     guidance = Guidance(3.0, reconstruction=weight)
     denoise = GuidedDenoiser(fit, edm, prompts(2), guidance, known=known)
     start = begin([1, 2], fit.config.clip_shape, edm, known)
@@ -169,6 +168,14 @@ def test_nothing_is_differentiated_where_no_frame_pulls(fit):
             x, sigma, (0, 2), None
         )
     assert seen == [False, False, True]
+
+
+def test_clips_are_squeezed_after_the_pull(fit):
+    edm, known = Edm(sigma_in=2), pictures([[True, False, False, False]])
+    guidance = Guidance(2.0, reconstruction=1e4)
+    x, sigma = unit_noise([1], fit.config.clip_shape), torch.tensor(1.0, dtype=torch.float64)
+    denoise = GuidedDenoiser(fit, edm, prompts(1), guidance, known=known)
+    assert denoise(x, sigma, (0, 2), None)[0].abs().max() <= 1
 
 
 def test_the_pull_leaves_no_gradient_behind(fit):

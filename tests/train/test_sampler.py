@@ -231,6 +231,13 @@ def test_a_step_of_scale_one_asks_the_text_alone_but_for_the_first():
     assert network.rows == [2, 2, 2, 2, 1, 1, 2]  # Heun asks twice a step, once at the last
 
 
+def test_every_evaluation_hands_its_latents_to_the_next():
+    """Four Heun steps are seven evaluations; a second one of a step continues the first."""
+    start = begin([1], (3, 1, 2, 2), Edm())
+    end = walk(GuidedDenoiser(Echo(), Edm(), prompts(1), Guidance(3.0)), start, Edm(), 4)
+    assert end.latents.flatten().tolist() == [7, 7]
+
+
 def test_a_branch_that_is_not_asked_keeps_its_latents():
     swinging = Guidance(3.0, low_scale=1.0, high_share=0)
     denoise = GuidedDenoiser(Echo(), Edm(), prompts(1), swinging)
