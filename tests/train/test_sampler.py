@@ -280,6 +280,15 @@ def test_a_share_that_is_no_whole_number_of_steps_is_rounded_up():
     assert [guidance.at(step, 256) for step in range(24, 29)] == [8, 8, 2, 8, 2]
 
 
+@settings(deadline=None)
+@given(st.integers(1, 300), st.floats(0.001, 1), st.integers(0, 9))
+def test_thresholding_clips_at_torchs_quantile(size, share, seed):
+    generator = torch.Generator().manual_seed(seed)
+    clips = 9 * torch.randn(2, size, dtype=torch.float64, generator=generator)
+    bound = torch.quantile(clips.abs(), share, dim=1, keepdim=True).clamp(min=1)
+    assert torch.equal(squeezed(clips, share), clips.clamp(-bound, bound) / bound)
+
+
 def test_thresholding_squeezes_only_what_leaves_the_range():
     inside, outside = torch.full((1, 3, 1, 2, 2), 0.9), torch.full((1, 3, 1, 2, 2), 2.0)
     clean = squeezed(torch.cat([inside, outside]))
