@@ -57,15 +57,16 @@ def _length(body: CreateBody, facts: ModelFacts, settings: ServeSettings) -> tup
     frames = body.num_frames or facts.num_frames
     if body.seconds is not None and body.fps is None:
         if _within(frames / body.seconds, low, high):
-            return _few(frames, "num_frames", settings), frames / body.seconds
+            return _few(frames, settings), frames / body.seconds
         if body.num_frames is not None:
             accepted = f"{frames / high:g} to {frames / low:g} for {frames} frames"
             refuse("seconds", body.seconds, accepted)
     fps = body.fps or float(settings.defaults.fps) or high
     if not _within(fps, low, high):
-        refuse("fps", fps, f"{low:g} to {high:g}, the framerates the model was trained at")
+        span = f"{low:g} to {high:g}" if low < high else f"{low:g}"
+        refuse("fps", fps, f"{span}, which the model was trained at")
     if body.seconds is None:
-        return _few(frames, "num_frames", settings), fps
+        return _few(frames, settings), fps
     return _frames_of(body.seconds, fps, body.num_frames, settings), fps
 
 
@@ -77,14 +78,16 @@ def _frames_of(seconds: float, fps: float, num_frames: int | None, settings: Ser
         refuse("seconds", f"{seconds:g} x {fps:g} fps", f"num_frames ({num_frames}) at that fps")
     if frames < 1:
         refuse("seconds", seconds, f"{1 / fps:g} (one frame at {fps:g} fps) or more")
-    return _few(frames, "seconds", settings)
+    if frames > most:
+        accepted = f"at most {most / fps:g} s at {fps:g} fps, {most} frames"
+        refuse("seconds", seconds, f"{accepted} (serve.limits.num_frames)")
+    return frames
 
 
-def _few(frames: int, param: str, settings: ServeSettings) -> int:
+def _few(frames: int, settings: ServeSettings) -> int:
     most = settings.limits.num_frames
     if frames > most:
-        received = f"{frames} frames" if param == "num_frames" else f"more than {most} frames"
-        refuse(param, received, f"at most {most} frames (serve.limits.num_frames)")
+        refuse("num_frames", frames, f"at most {most} frames (serve.limits.num_frames)")
     return frames
 
 
