@@ -18,7 +18,7 @@ def test_every_settings_file_of_the_project_loads_and_survives_being_resolved(pa
 
 
 def test_every_stage_with_settings_files_is_looked_at():
-    assert {path.parts[-3] for path in FILES} == {"captioning", "pipelines", "serve"}
+    assert {path.parts[-3] for path in FILES} == {"captioning", "pipelines", "serve", "train"}
 
 
 @pytest.mark.parametrize("name", ["captioning", "infra", "pipelines", "serve", "train"])

@@ -1,13 +1,16 @@
 """Settings of training: what makes no sense is named with what is accepted."""
 
 import math
+from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from train.config import DiffusionSettings, OptimizerSettings, ReaderSettings, TrainSettings
 from train.lamb import LambSettings
 from train.loop import optimizer_settings
+from train.model.presets import PRESETS
 
 
 @pytest.mark.parametrize("fps", [0.0, -6.0, math.nan, math.inf])
@@ -64,3 +67,11 @@ def test_lamb_without_bounds_is_a_setting():
 def test_a_setting_of_lamb_under_adam_is_refused_and_not_ignored():
     with pytest.raises(ValidationError, match=r"ratio_max: of LAMB only, and name is 'adam'"):
         OptimizerSettings(name="adam", ratio_max=5.0)
+
+
+@pytest.mark.parametrize("name", ["fit_500m", "unet_284m", "unet_85m"])
+def test_the_papers_models_have_settings_of_a_first_stage(name):
+    path = Path(__file__).parents[2] / f"train/configs/{name}.yaml"
+    stage = TrainSettings(**yaml.safe_load(path.read_text())["stage1"])
+    assert stage.preset == name.replace("_", "-")
+    assert not PRESETS[stage.preset].low_res
