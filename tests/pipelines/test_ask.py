@@ -21,11 +21,12 @@ FACTS = ModelFacts(
 )  # fmt: skip
 
 
-@pytest.fixture
-def base_url(tmp_path):
-    database = table.url_for("", str(tmp_path))
+@pytest.fixture(scope="module")
+def base_url(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("serve"))
+    database = table.url_for("", folder)
     table.migrate(database)
-    app = build_app(Jobs(database), FACTS, ServeSettings(folder=str(tmp_path)))
+    app = build_app(Jobs(database), FACTS, ServeSettings(folder=folder))
     server = uvicorn.Server(uvicorn.Config(app, port=ask.free_port(), log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -36,7 +37,24 @@ def base_url(tmp_path):
     thread.join(10)
 
 
-def test_a_setting_beyond_the_servers_limits_is_named(base_url, tmp_path):
-    settings = SampleSettings(prompts=("a red circle",), guidance=1000.0)
-    with pytest.raises(ServiceError, match=r"guidance_scale: got 1000\.0; accepted: 1 to 50"):
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"guidance": 1000.0}, r"guidance_scale: got 1000\.0; accepted: 1 to 50"),
+        ({"guidance_2": 99.0}, r"guidance_scale_2: got 99\.0"),
+        ({"guidance_low": 99.0}, r"guidance_scale_low: got 99\.0"),
+        ({"reconstruction": 99.0}, r"reconstruction: got 99\.0"),
+        ({"frames": 9999}, "num_frames: got 9999; accepted: at most 512"),
+        ({"fps": 9.0}, r"fps: got 9\.0; accepted: 8"),
+        ({"steps": 9999}, "num_inference_steps: got 9999"),
+        ({"steps_2": 9999}, "num_inference_steps_2: got 9999"),
+        ({"negative_prompt": "x" * 4001}, "negative_prompt: got '4001 characters'"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_every_setting_is_sent_and_named_where_the_server_refuses_it(
+    base_url, tmp_path, values, message
+):
+    settings = SampleSettings(prompts=("a red circle",), **values)
+    with pytest.raises(ServiceError, match=message):
         ask.collect(base_url, "m", settings, str(tmp_path))
