@@ -80,9 +80,9 @@ def test_the_judge_sees_what_real_clips_show():
 # What both sides of a claim share
 
 
-def test_the_baseline_is_the_smallest_preset_over_more_frames():
+def test_the_baseline_is_the_smallest_preset_without_padding():
     micro, kept = PRESETS["micro"].to_dict(), BASELINE.to_dict()
-    other = {"frames", "group", "text_width", "dropout"}
+    other = {"inside_height", "group", "text_width", "dropout"}
     assert {k for k in micro if micro[k] != kept[k]} == other
 
 

@@ -43,14 +43,14 @@ class Budget:
         guidance: Enlargement of the text's influence in sampling; 1 is off.
     """
 
-    steps: int = 900
-    videos: int = 16
-    stills: int = 8
+    steps: int = 1300
+    videos: int = 8
+    stills: int = 4
     lr: float = 5e-3
     warmup: int = 40
-    samples: int = 256
+    samples: int = 192
     sampling_steps: int = 18
-    guidance: float = 2.0
+    guidance: float = 1.0
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step."""
