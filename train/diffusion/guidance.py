@@ -78,7 +78,7 @@ class Guidance:
         percentile: Share of values that thresholding leaves untouched; 1 keeps all but the range.
         threshold: Whether clips are squeezed back into [-1, 1].
         reconstruction: How strongly given frames pull at the others, w_r; 0 is off, and they are
-            then only put in place.
+            then only put in place. Pulling runs the network backwards too, which doubles the time.
         calibrated: Whether D of the given frames is taken to be off by the variance that pixels of
             sigma_data have left under the noise, a^2 s^2 d^2/(a^2 s^2 + d^2), instead of a^2 s^2;
             `reconstruction` 1 is then the natural weight.
