@@ -10,6 +10,7 @@ from infra.errors import DataError
 from train import bundle
 from train.blueprint import Blueprint
 from train.config import TrainSettings
+from train.model.presets import PRESETS
 
 
 @pytest.fixture
@@ -44,9 +45,12 @@ def test_it_lies_in_s3_as_well(saved, s3):
         ({"format": 2}, "format 2"),
         ({"kind": "x"}, "not a checkpoint"),
         ({"edm": None}, "cannot be used"),
+        ({"model": {"kind": "mamba"}}, "kind: 'mamba' is no network"),
+        ({"model": PRESETS["tiny"].to_dict()}, "size mismatch for time_pos"),
+        ({"model": PRESETS["unet-micro"].to_dict()}, "Unexpected key"),
     ],
 )
-def test_another_format_is_refused(saved, change, message):
+def test_a_config_of_another_format_or_network_is_refused(saved, change, message):
     path = Path(saved, "config.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(DataError, match=message):
