@@ -39,7 +39,7 @@ _BLOCK_PARTS = {
     "write": "blocks: write", "write_ff": "blocks: write",
 }  # fmt: skip
 _PLAIN = "without guidance"
-_ASKED = {
+ASKED = {
     _PLAIN: (Guidance(scale=1), False),
     "with guidance": (Guidance(), False),
     "with guidance and known frames": (Guidance(), True),
@@ -124,9 +124,9 @@ def describe(preset: str, setup: Setup | None = None) -> Description:
     config = _config(preset, setup)
     with pretended():
         network = build(config)
-        trained = _training_pass(preset, network.train(), setup)
+        trained = training_pass(preset, network.train(), setup)
         network.eval().requires_grad_(requires_grad=False)
-        asked = {how: _evaluation(network, setup, *what) for how, what in _ASKED.items()}
+        asked = {how: evaluation(network, setup, *what) for how, what in ASKED.items()}
     sizes = [param.numel() for param in network.parameters()]
     held = Activations(sharded=trained.peak_bytes_aside, with_gradients=trained.peak_bytes)
     return Description(
@@ -185,7 +185,7 @@ def _config(preset: str, setup: Setup) -> ModelConfig:
     )
 
 
-def _training_pass(preset: str, network: Network, setup: Setup) -> Meter:
+def training_pass(preset: str, network: Network, setup: Setup) -> Meter:
     """Return the meter of a worker's forward and backward pass."""
     config = network.config
 
@@ -224,7 +224,7 @@ def _draws(preset: str, config: ModelConfig, clips: Tensor) -> Draws:
     )
 
 
-def _evaluation(network: Network, setup: Setup, guidance: Guidance, known: bool) -> Meter:
+def evaluation(network: Network, setup: Setup, guidance: Guidance, known: bool) -> Meter:
     """Return the meter of one denoiser evaluation for one clip, with latents handed over."""
     config = network.config
     with real():
