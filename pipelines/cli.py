@@ -127,9 +127,8 @@ def _explained(name: str, command: Command) -> str:
     lines += [
         "",
         flags.explain(RunConfig, command.sections),
-        "The run whose models and settings are taken",
-        "  --name TEXT, --output TEXT, --config FILE.yaml, and any --section.key VALUE of the",
-        "  settings that every command shares; `snapvideo run --help` lists them.",
+        "Also --name and --output (the run whose models are taken), --config FILE.yaml, and any",
+        "--section.key VALUE of the settings that all commands share: `snapvideo run --help`.",
         "",
     ]
     return "\n".join(lines)

@@ -73,15 +73,12 @@ def demo(config: RunConfig, operands: Sequence[str]) -> int:
 
 
 def sample(config: RunConfig, operands: Sequence[str]) -> int:
-    """Make one video per prompt and seed with the run's trained model, without a server."""
+    """Make one video per prompt and seed with a trained model, without a server."""
     from pipelines import offline
 
-    prompts = tuple(operands) or config.samples.prompts
-    if not prompts:
-        raise ConfigError("sample: nothing to draw; say snapvideo sample 'a prompt' 'another'")
-    settings = config.samples.model_copy(update={"prompts": prompts})
-    for uri in offline.sample(config, settings):
+    for uri in offline.sample(config, operands):
         sys.stdout.write(f"{uri}\n")
+        sys.stdout.flush()
     return 0
 
 

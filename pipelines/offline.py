@@ -1,57 +1,167 @@
-"""`snapvideo sample`: videos from a run's trained model, without Ray and without a server."""
+"""`snapvideo sample`: videos from a run's trained model, without Ray and without a server.
 
+snapvideo sample "a red circle moves left" --name demo --format mp4 gif --preview 6
+"""
+
+import contextlib
 import logging
+import math
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import serve.weights
-from infra import storage, video
+from infra import storage
+from infra.errors import ConfigError, DataError
+from infra.stills import Frames
 from pipelines.config import RunConfig
-from pipelines.samples_config import SampleSettings
+from pipelines.outputs import Outputs, check_formats
+from pipelines.recipe import Recipe
+from pipelines.samples_config import DrawSettings, SampleSettings
 from pipelines.serving import registry
+from pipelines.watch import Course, Progress, Step, watch
+from serve.config import ModelSettings
 from serve.schema import ModelFacts, VideoRequest
 
 log = logging.getLogger(__name__)
 
-_GROUP = 8
+_NO_STAGE = "none"
+_NAMES = {
+    "serve.models.": "draw.",
+    "serve.device": "draw.device",
+    "text.model ": "draw.text_model ",
+}
+"""How faults of serving name a setting -> how this command's settings do."""
 
 
-def sample(config: RunConfig, settings: SampleSettings) -> Iterator[str]:
-    """Yield the URI of one MP4 per prompt and seed, each as soon as it is written.
+def sample(config: RunConfig, operands: Sequence[str]) -> Iterator[str]:
+    """Yield the URI of every file of every video, each as soon as the video is there.
+
+    Args:
+        config: The settings; `samples` says what to make, `draw` from which weights into what.
+        operands: Prompts of the command line.
 
     Raises:
-        DataError: The run has no registered model yet.
-        ConfigError: The models cannot be sampled together.
+        ConfigError: A setting cannot be sampled with, or the models cannot together.
+        DataError: A checkpoint is damaged, or the folder cannot be written.
     """
-    served = serve.weights.find(config.serve.models, registry(config))
-    generator = serve.weights.load(served, config.serve.device)
-    wanted = list(_requests(settings, served.facts))
-    began = time.monotonic()
-    for start in range(0, len(wanted), _GROUP):
-        group = wanted[start : start + _GROUP]
-        denoising = generator.begin(group)
-        while not denoising.done:
-            denoising.advance()
-            log.info("videos=%d-%d progress=%d%%", start, start + len(group), denoising.progress)
-        for offset, frames in enumerate(denoising.videos()):
-            uri = storage.join(storage.absolute(config.draw.out), f"{start + offset:04d}.mp4")
-            storage.write_bytes(uri, video.encode_video(frames, group[0].fps))
-            yield uri
-    log.info("sampled videos=%d seconds=%.1f", len(wanted), time.monotonic() - began)
+    draw = config.draw
+    settings = config.samples.model_copy(update={"prompts": _prompts(config, operands)})
+    with _settings_of_this_command():
+        serve.weights.check_device(draw.device)
+        served = serve.weights.find(_models(config), lambda *name: registry(config)(*name))
+    recipes = [Recipe(request, served) for request in _requests(settings, served.facts)]
+    check_formats(draw.format, recipes[0].request.fps)
+    course = Course.of(recipes[0].request, served.facts)
+    moments = course.moments(draw.preview)
+    outputs, missing = Outputs(draw.out), []
+    for recipe in recipes:
+        found = outputs.find(recipe, draw.format, list(moments.values()))
+        yield from found
+        missing += [] if found else [recipe]
+    if len(missing) < len(recipes):
+        log.info("made before, with the same weights: videos=%d", len(recipes) - len(missing))
+    for recipe, frames, seen in _made(missing, draw, course, moments) if missing else ():
+        yield from outputs.write(recipe, frames, draw.format, seen)
 
 
-def _requests(settings: SampleSettings, facts: ModelFacts) -> Sequence[VideoRequest]:
+def _made(
+    recipes: Sequence[Recipe], draw: DrawSettings, course: Course, moments: Mapping[Step, str]
+) -> Iterator[tuple[Recipe, Frames, dict[str, Frames]]]:
+    """Yield each recipe with its frames and what they looked like at the moments."""
+    began_s = time.monotonic()
+    with _settings_of_this_command():
+        generator = serve.weights.load(recipes[0].served, draw.device)
+    shapes = [stage.network.config.clip_shape for stage in generator.stages]
+    progress = Progress(len(recipes), tuple(math.prod(shape) for shape in shapes))
+    for start in range(0, len(recipes), draw.batch):
+        group = recipes[start : start + draw.batch]
+        denoising = generator.begin([recipe.request for recipe in group])
+        seen = watch(denoising, course, moments, len(group), progress)
+        yield from zip(group, denoising.videos(), seen, strict=True)
+    log.info("sampled videos=%d seconds=%.1f", len(recipes), time.monotonic() - began_s)
+
+
+def _prompts(config: RunConfig, operands: Sequence[str]) -> tuple[str, ...]:
+    """Return the prompts of the command line and of the file, else those of the settings."""
+    listed = _listed(config.draw.prompts_file) if config.draw.prompts_file else []
+    prompts = (*operands, *listed) or config.samples.prompts
+    if not prompts:
+        raise ConfigError(
+            "samples.prompts: none given; say snapvideo sample 'a prompt' 'another', or "
+            "--prompts-file FILE"
+        )
+    for name, text in (
+        *((f"prompt {number}", text) for number, text in enumerate(prompts, 1)),
+        ("samples.negative_prompt", config.samples.negative_prompt or "none"),
+    ):
+        if not text.strip():
+            raise ConfigError(f"{name}: {text!r} is empty; say what to draw")
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            raise ConfigError(f"{name}: {text!r} is no Unicode text; say it in UTF-8")
+    return prompts
+
+
+def _listed(file: str) -> list[str]:
+    """Return the lines of a file that are not empty; `-` is standard input."""
+    try:
+        text = sys.stdin.read() if file == "-" else storage.read_text(file)
+    except (DataError, UnicodeDecodeError) as fault:
+        raise ConfigError(
+            f"draw.prompts_file: {fault}; give a text file with one prompt a line, or - for "
+            "standard input"
+        ) from fault
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _models(config: RunConfig) -> ModelSettings:
+    """Return the models to sample with; a first stage alone is named without a second one."""
+    draw, known = config.draw, config.serve.models
+    stage2 = draw.stage2 or (_NO_STAGE if draw.stage1 else known.stage2)
+    return known.model_copy(
+        update={
+            "stage1": draw.stage1 or known.stage1,
+            "stage2": "" if stage2 == _NO_STAGE else stage2,
+            "text_model": draw.text_model or known.text_model,
+        }
+    )
+
+
+def _requests(settings: SampleSettings, facts: ModelFacts) -> list[VideoRequest]:
+    fps = settings.fps or max(facts.framerates)
+    low, high = min(facts.framerates), max(facts.framerates)
+    if not low * (1 - 1e-6) <= fps <= high * (1 + 1e-6):
+        rates = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        raise ConfigError(
+            f"samples.fps: got {fps:g}, the model was trained at {rates} frames/s; choose one of "
+            "these, or leave it out"
+        )
     return [
         VideoRequest(
             prompt=prompt,
+            negative_prompt=settings.negative_prompt,
             seed=seed,
-            num_frames=facts.num_frames,
-            fps=settings.fps or max(facts.framerates),
+            num_frames=settings.frames or facts.num_frames,
+            fps=fps,
             steps=settings.steps,
             steps_2=settings.steps_2,
             guidance=settings.guidance,
             guidance_2=settings.guidance_2,
+            guidance_low=settings.guidance_low,
+            reconstruction=settings.reconstruction,
             sigma_aug=settings.sigma_aug,
         )
         for prompt, seed in settings.wanted()
     ]
+
+
+@contextlib.contextmanager
+def _settings_of_this_command() -> Iterator[None]:
+    """Name the settings in a fault of serving as this command does."""
+    try:
+        yield
+    except ConfigError as fault:
+        text = str(fault)
+        for theirs, ours in _NAMES.items():
+            text = text.replace(theirs, ours)
+        raise ConfigError(text) from fault

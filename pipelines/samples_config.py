@@ -69,6 +69,8 @@ class DrawSettings(Settings):
     stage2: str = ""
     """Second stage, named as `stage1` is, or none; empty takes `serve.models.stage2`, and none
     where `stage1` is named."""
+    text_model: str = ""
+    """Text encoder's folder or hub id; empty takes the one that the checkpoint names."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to sample; auto takes a GPU where there is one."""
     batch: PositiveInt = 8
