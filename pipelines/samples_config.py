@@ -41,7 +41,7 @@ class SampleSettings(Settings):
     oscillates; none keeps it constant."""
     guidance_2: Weight = 1.0
     """Classifier-free guidance weight of the second stage; 1 is off."""
-    reconstruction: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 4.0
+    reconstruction: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """How strongly a clip of a long video is pulled towards the frames it continues; 0 is off."""
     sigma_aug: Positive = 0.2
     """Noise put on the first stage's video before the second reads it."""

@@ -41,8 +41,9 @@ class DefaultSettings(Settings):
     guidance_low: NonNegativeFloat = 0.0
     """Weight that the first stage takes every other step once a tenth of them is over
     (oscillating guidance); 0 keeps `guidance` throughout."""
-    reconstruction: NonNegativeFloat = 4.0
-    """How strongly each window of a long video is pulled to the frames it is given; 0 is off."""
+    reconstruction: NonNegativeFloat = 1.0
+    """How strongly each window of a long video is pulled to the frames it is given; 0 is off.
+    Small models lose the new frames at 4, where a Gaussian is best (train/LOG.md)."""
     sigma_aug: PositiveFloat = 0.2
     """Noise added to the first stage's clip before the second one reads it (pixels in [-1, 1])."""
     fps: NonNegativeInt = 0

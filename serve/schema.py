@@ -104,7 +104,7 @@ class VideoRequest(BaseModel):
     guidance: Weight
     guidance_2: Weight
     guidance_low: Weight | None = None
-    reconstruction: Pull = 4.0
+    reconstruction: Pull = 1.0
     sigma_aug: Positive = 0.2
 
     def plan(self, facts: ModelFacts) -> hierarchy.Plan:

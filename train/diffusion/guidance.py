@@ -89,7 +89,7 @@ class Guidance:
     high_share: float = 0.1
     percentile: float = 0.995
     threshold: bool = True
-    reconstruction: float = 4.0
+    reconstruction: float = 1.0
     calibrated: bool = False
 
     def __post_init__(self) -> None:
