@@ -65,6 +65,13 @@ COMMANDS = {
         "Look at a dataset, check every byte of it, pin it.",
         commands.dataset,
     ),
+    "model": Command(
+        "list|describe PRESET",
+        "List the presets; say what one costs: parameters, FLOPs, memory.",
+        commands.model,
+        sections=("describe",),
+        examples=("model list", "model describe fit-3.9b --workers 8 --batch 4"),
+    ),
     "demo": Command("", "Render a small corpus and run everything on it.", commands.demo),
     "doctor": Command("", "Say what this machine lacks and how to mend it.", commands.examine),
 }
@@ -127,7 +134,7 @@ def _explained(name: str, command: Command) -> str:
     lines += [
         "",
         flags.explain(RunConfig, command.sections),
-        "Also --name and --output (the run whose models are taken), --config FILE.yaml, and any",
+        "Also --name and --output (which run is meant), --config FILE.yaml, and any",
         "--section.key VALUE of the settings that all commands share: `snapvideo run --help`.",
         "",
     ]

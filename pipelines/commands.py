@@ -104,6 +104,14 @@ def dataset(config: RunConfig, operands: Sequence[str]) -> int:
     return 0
 
 
+def model(config: RunConfig, operands: Sequence[str]) -> int:
+    """List the presets, or say what one costs."""
+    from pipelines import models
+
+    sys.stdout.write(models.answer(config.describe, operands) + "\n")
+    return 0
+
+
 def examine(config: RunConfig, operands: Sequence[str]) -> int:
     """Say what this machine lacks; 1 if something that is needed is missing."""
     _no_operands(operands)

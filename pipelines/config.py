@@ -12,6 +12,7 @@ from infra.config import Settings
 from infra.tracking import TrackingSettings, tracking_uri
 from pipelines.corpus_config import CorpusSettings
 from pipelines.ingest_config import IngestSettings
+from pipelines.models_config import DescribeSettings
 from pipelines.samples_config import DrawSettings, SampleSettings
 from serve.config import ServeSettings
 from train.config import TrainSettings
@@ -61,6 +62,8 @@ class RunConfig(Settings):
     """What is sampled: at the end of a run, and by `snapvideo sample`."""
     draw: DrawSettings = DrawSettings()
     """From which weights `snapvideo sample` makes that, and into which files."""
+    describe: DescribeSettings = DescribeSettings()
+    """What the figures of `snapvideo model describe` hold for."""
     serve: ServeSettings = ServeSettings()
     """The HTTP API."""
     tracking: TrackingSettings = TrackingSettings()
