@@ -114,7 +114,10 @@ def _checkpoint(
         uri = storage.absolute(_looked_up(named, registry))
         config = bundle.read_config(uri)
     except (ConfigError, DataError) as fault:
-        raise ConfigError(f"serve.models.{field}: {named!r} cannot be served: {fault}") from fault
+        way_out = "" if _REGISTERED.fullmatch(named) else "; name a folder with a config.json in it"
+        raise ConfigError(
+            f"serve.models.{field}: {named!r} cannot be served: {fault}{way_out}"
+        ) from fault
     if config["stage"] != stage:
         raise ConfigError(
             f"serve.models.{field}: {named!r} is a checkpoint of stage {config['stage']}; "
