@@ -18,6 +18,7 @@ from train.experiments.claims import BASELINE, CLAIMS, VARIANTS, needed
 from train.experiments.measures import Basis, flicker, frechet, judged
 from train.experiments.sweep import Job, read
 from train.experiments.training import Budget, Feed
+from train.experiments.trial import denoising_error
 from train.experiments.world import library, prompts
 from train.model.presets import PRESETS
 
@@ -77,12 +78,25 @@ def test_the_judge_sees_what_real_clips_show():
     assert judged(real.clips.double().numpy(), real.shown) == {"colour": 1, "direction": 1}
 
 
+@pytest.mark.parametrize("name", ["baseline", "sigma-in-1", "sigma-data-half"])
+def test_a_network_that_knows_the_clip_makes_no_denoising_error(name):
+    edm, asked = VARIANTS[name].edm, library(4, 12, still=False)
+
+    def knows(x_in, c_noise, cond, latents=None):
+        sigma = (4 * c_noise).exp()
+        x_s = x_in / edm.c_in(sigma[0])
+        noise = (x_s - asked.clips / edm.sigma_in) / sigma[0]
+        return edm.target(asked.clips, noise, sigma), None
+
+    assert denoising_error(knows, VARIANTS[name], asked) == pytest.approx(0, abs=1e-4)
+
+
 # What both sides of a claim share
 
 
-def test_the_baseline_is_the_smallest_preset_without_padding():
+def test_the_baseline_is_the_smallest_preset_on_smaller_frames():
     micro, kept = PRESETS["micro"].to_dict(), BASELINE.to_dict()
-    other = {"inside_height", "group", "text_width", "dropout"}
+    other = {"height", "width", "inside_height", "text_width", "dropout"}
     assert {k for k in micro if micro[k] != kept[k]} == other
 
 
@@ -160,13 +174,14 @@ def test_measures_that_a_claim_does_not_name_do_not_decide_it():
 
 def test_a_table_shows_mean_and_spread():
     measures = {"fid": 1.0, "fvd": 2.0, "still_fid": 3.0, "flicker": 0.5, "colour": 1.0}
+    measures |= {"error": 0.25}
     rows = [
         {"measures": measures | {"direction": d}, "parameters": 1234, "train_s": 50.0}
         for d in (0.5, 0.7)
     ]
     assert report.line("baseline", rows) == (
         "| baseline | 1.000 ± 0.000 | 2.000 ± 0.000 | 3.000 ± 0.000 | 0.500 ± 0.000 "
-        "| 100 ± 0 % | 60 ± 14 % | 1,234 | 50 |"
+        "| 100 ± 0 % | 60 ± 14 % | 0.250 ± 0.000 | 1,234 | 50 |"
     )
 
 

@@ -22,7 +22,7 @@ from train.experiments.claims import CLAIMS, Claim, needed
 from train.experiments.sweep import Job, jobs, read, sweep
 from train.experiments.training import Budget
 
-_STEP_S, _SAMPLE_S = 0.04, 0.02
+_STEP_S, _SAMPLE_S = 0.03, 0.01
 """CPU seconds of a training step and of a sampled clip of the baseline; for --dry-run alone."""
 
 

@@ -14,12 +14,12 @@ from train.experiments.world import FRAMES, HEIGHT, TEXT_WIDTH, WIDTH
 from train.model.fit import FitConfig
 
 BASELINE = FitConfig(
-    frames=FRAMES, height=HEIGHT, width=WIDTH, group=(FRAMES, 3, 2),
+    frames=FRAMES, height=HEIGHT, width=WIDTH, group=(FRAMES, 2, 2),
     patch_width=64, latent_width=64, context_width=32, latents=16,
     blocks=2, layers=1, patch_head=16, latent_head=16, text_width=TEXT_WIDTH, dropout=0.0,
     init_gain=math.sqrt(3), position_std=0.5, latent_std=0.2,
 )  # fmt: skip
-"""The preset `micro` without padding, thus in two groups; so short a training needs no dropout."""
+"""The preset `micro` over one group of patches; so short a training has no use for dropout."""
 
 DIFFUSION = Edm(sigma_in=math.sqrt(FRAMES))
 """The paper's, with its distribution of training noise."""
@@ -82,7 +82,7 @@ VARIANTS: dict[str, Variant] = {
         Variant(
             "temporal-patches",
             "2x4x4 patches",
-            fit=replace(BASELINE, patch_frames=2, group=(FRAMES // 2, 3, 2)),
+            fit=replace(BASELINE, patch_frames=2, group=(FRAMES // 2, 2, 2)),
         ),
         Variant(
             "no-feed-forward",

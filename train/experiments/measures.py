@@ -21,7 +21,7 @@ from train.metrics.detector import accuracy, detect
 Floats = NDArray[np.floating[Any]]
 
 NUM_COMPONENTS = 16
-JUDGED_SCALE = 3
+JUDGED_SCALE = 4
 """Samples are enlarged so for the judge, whose thresholds are made for 24x32 px or more."""
 
 

@@ -24,10 +24,12 @@ COLUMNS = {
     "flicker": "flicker",
     "colour": "colour",
     "direction": "direction",
+    "error": "denoising error",
 }
-"""Heading of every measure; less is better in the first four, colour and direction are shares."""
+"""Heading of every measure; less is better but for colour and direction, which are shares."""
 
 _SHARES = ("colour", "direction")
+_BY_ERROR = {1: "shown", 0: "not shown", -1: "opposite"}
 
 Row = Mapping[str, Any]
 
@@ -99,7 +101,11 @@ def section(claim: Claim, rows: Mapping[str, Sequence[Row]], floor: Sequence[Row
     lines += [line("real clips", floor), ""]
     if all(sides):
         seeds = min(len(side) for side in sides)
-        lines.append(f"{verdict(claim, *sides)} ({decide}; {seeds} seeds a side)")
+        sign = compare(*(_values(side, "error") for side in sides))
+        lines.append(
+            f"**{verdict(claim, *sides)}** (by {decide}; {seeds} seeds a side). By the denoising "
+            f"error alone: {_BY_ERROR[sign]}."
+        )
     else:
         lines.append("not decided: runs are missing")
     return "\n".join([*lines, ""])
@@ -123,6 +129,8 @@ def line(name: str, rows: Sequence[Row]) -> str:
 
 
 def _cell(name: str, values: Sequence[float]) -> str:
+    if not values:
+        return ""
     spread = Spread.of(values)
     if name in _SHARES:
         off = "" if math.isnan(spread.deviation) else f" ± {100 * spread.deviation:.0f}"
@@ -132,7 +140,7 @@ def _cell(name: str, values: Sequence[float]) -> str:
 
 
 def _values(rows: Sequence[Row], name: str) -> list[float]:
-    return [row["measures"][name] for row in rows]
+    return [row["measures"][name] for row in rows if name in row["measures"]]
 
 
 def _sides(claim: Claim) -> tuple[str, str]:

@@ -17,6 +17,9 @@ from train.experiments.training import Budget, train
 from train.experiments.world import Library
 from train.model.fit import Conditioning, Fit
 
+DATA_NOISE = (0.3, 1.0, 3.0, 10.0)
+"""Noise levels of the denoising error, as seen on a clip in [-1, 1]: sigma times sigma_in."""
+
 _BATCH = 64
 _FITTED, _REAL = 400, 1200
 _SHOWN = 6
@@ -67,8 +70,9 @@ def run(variant: Variant, seed: int, budget: Budget) -> tuple[Outcome, Floats]:
     asked = prompts(budget, seed)
     videos, stills = (sample(model, variant, one, budget, seed) for one in asked)
     sampled = time.process_time()
+    error = denoising_error(model, variant, asked[0])
     outcome = Outcome(
-        measures=measured(videos, stills, asked[0]),
+        measures=measured(videos, stills, asked[0]) | {"error": error},
         parameters=sum(p.numel() for p in model.parameters()),
         train_s=trained - begun,
         sample_s=sampled - trained,
@@ -107,6 +111,26 @@ def sample(model: Fit, variant: Variant, asked: Library, budget: Budget, seed: i
         )
         clips.append(finish(walk(guided, state, variant.edm, budget.sampling_steps), variant.edm))
     return torch.cat(clips).clamp(-1, 1).numpy()
+
+
+@torch.no_grad()
+def denoising_error(model: Fit, variant: Variant, held_out: Library) -> float:
+    """Return how far denoised clips are from the real ones: RMS, mean over `DATA_NOISE`.
+
+    All variants get the same noise on the same clips; one that carries latents gets those of a
+    first look at the same noisy clip, as in training.
+    """
+    edm, x, cond = variant.edm, held_out.clips, world.prompts(held_out.shown)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    errors = []
+    for level in DATA_NOISE:
+        sigma = torch.full((len(x),), level / edm.sigma_in)
+        x_s = edm.noised(x, noise, sigma)
+        x_in, c_noise = x_s * edm.c_in(sigma[0]), edm.c_noise(sigma)
+        latents = model(x_in, c_noise, cond)[1] if variant.self_conditioning else None
+        f, _ = model(x_in, c_noise, cond, latents)
+        errors.append(float((edm.denoised(x_s, f, sigma) - x).square().mean().sqrt()))
+    return sum(errors) / len(errors)
 
 
 def measured(videos: Floats, stills: Floats, asked: Library) -> dict[str, float]:

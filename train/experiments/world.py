@@ -19,7 +19,7 @@ from train.metrics import shapes
 from train.metrics.attributes import CHOICES, Attributes, combinations, stills
 from train.model.fit import Conditioning, framerate_token
 
-FRAMES, HEIGHT, WIDTH, TEXT_WIDTH = 4, 12, 16, 32
+FRAMES, HEIGHT, WIDTH, TEXT_WIDTH = 4, 8, 8, 32
 VIDEO_FPS = 8.0
 """Any finite framerate would do: there is one, and stills have an infinite one."""
 
