@@ -45,7 +45,7 @@ class Budget:
         guidance: Enlargement of the text's influence in sampling; 1 is off.
     """
 
-    steps: int = 1000
+    steps: int = 2000
     videos: int = 10
     stills: int = 6
     lr: float = 3e-3
@@ -79,7 +79,8 @@ def train(variant: Variant, seed: int, budget: Budget) -> tuple[Fit, list[float]
         optimizer.param_groups[0]["lr"] = budget.rate(step)
         optimizer.step()
         optimizer.zero_grad()
-        ema.update(averages, weights, ema.decay(step + 1, EMA_HALF_LIFE_STEPS))
+        with torch.no_grad():
+            ema.update(averages, weights, ema.decay(step + 1, EMA_HALF_LIFE_STEPS))
         losses.append(float(loss.detach()))
         if (step + 1) % REPORT_EVERY == 0 or step + 1 == budget.steps:
             means.append(sum(losses) / len(losses))
