@@ -38,9 +38,8 @@ def videos(tmp_path: Path) -> Path:
 def test_help_lists_every_command(capsys):
     code, text = run(capsys, "--help")
     assert code == 0
-    for name in ("run", "ingest", "caption", "train", "sample", "serve", "dataset", "demo"):
+    for name in cli.COMMANDS:
         assert f"\n  {name} " in text
-    assert "doctor" in text
 
 
 WHOLE_TREE = [name for name, command in cli.COMMANDS.items() if not command.sections]
