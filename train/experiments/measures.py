@@ -4,9 +4,9 @@ toy-FID and toy-FVD are Fréchet distances between normal distributions fitted t
 and of sampled clips, as FID and FVD are, but on features that need no learned network: principal
 components of real single frames (FID), and of whole real clips together with their frame
 differences (FVD), plus one feature each for how far a clip lies from what those components span,
-which is where noise goes. Features are scaled so that the real ones have a total variance of 1
-per block; a distance of 1 is thus as bad as a constant picture. Values compare within this
-project only.
+which is where noise goes. Components are scaled so that the real ones have a total variance of 1
+for frames, clips and differences each: one constant picture is at about 1 in toy-FID and 2 in
+toy-FVD, and noise may be further off. Values compare within one size of clip only.
 """
 
 from dataclasses import dataclass

@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import os
 import platform
+import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -166,6 +167,7 @@ def _check_writable(folder: Path) -> None:
 def _start_worker() -> None:
     """Log as the command does, give way to others, and end when the command is gone."""
     logs.setup()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's to act on
     os.nice(max(0, _NICE - os.nice(0)))
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
