@@ -172,17 +172,33 @@ def test_measures_that_a_claim_does_not_name_do_not_decide_it():
     assert report.verdict(CLAIMS["latents"], better, worse) == "not shown"
 
 
-def test_a_table_shows_mean_and_spread():
-    measures = {"fid": 1.0, "fvd": 2.0, "still_fid": 3.0, "flicker": 0.5, "colour": 1.0}
-    measures |= {"error": 0.25}
-    rows = [
-        {"measures": measures | {"direction": d}, "parameters": 1234, "train_s": 50.0}
-        for d in (0.5, 0.7)
+MEASURES = {"fid": 1.0, "fvd": 2.0, "still_fid": 3.0, "flicker": 0.5, "colour": 1.0, "error": 0.25}
+
+
+def made(name, *values):
+    """Runs of one variant whose measure `name` has these values."""
+    return [
+        {"measures": MEASURES | {"direction": 0.5, name: v}, "parameters": 1234, "train_s": 50.0}
+        for v in values
     ]
-    assert report.line("baseline", rows) == (
+
+
+def test_a_table_shows_mean_and_spread():
+    assert report.line("baseline", made("direction", 0.5, 0.7)) == (
         "| baseline | 1.000 ± 0.000 | 2.000 ± 0.000 | 3.000 ± 0.000 | 0.500 ± 0.000 "
         "| 100 ± 0 % | 60 ± 14 % | 0.250 ± 0.000 | 1,234 | 50 |"
     )
+
+
+def test_a_claim_without_runs_of_one_side_is_not_decided():
+    text = report.section(CLAIMS["latents"], {"baseline": made("fid", 1, 2)}, made("fid", 0))
+    assert text.endswith("not decided: runs are missing\n")
+
+
+def test_the_summary_tells_what_samples_say_from_what_the_error_says():
+    rows = {"baseline": made("error", 0.1, 0.11), "latents-4": made("error", 0.2, 0.21)}
+    text = report.summary([CLAIMS["latents"]], rows, made("fid", 0))
+    assert text.endswith("| more latents beat fewer | not shown | shown |\n")
 
 
 # The command

@@ -124,6 +124,7 @@ def _report(claims: Sequence[Claim], todo: Sequence[Job], budget: Budget) -> str
     floor = [{"measures": trial.floor(budget, seed)} for seed in seeds]
     made = [row for runs in rows.values() for row in runs]
     parts = [report.preface(made), *(report.section(claim, rows, floor) for claim in claims)]
+    parts.append(report.summary(claims, rows, floor))
     return "\n".join(parts)
 
 

@@ -29,7 +29,6 @@ COLUMNS = {
 """Heading of every measure; less is better but for colour and direction, which are shares."""
 
 _SHARES = ("colour", "direction")
-_BY_ERROR = {1: "shown", 0: "not shown", -1: "opposite"}
 
 Row = Mapping[str, Any]
 
@@ -95,20 +94,42 @@ def section(claim: Claim, rows: Mapping[str, Sequence[Row]], floor: Sequence[Row
         floor: The measures of real clips in the place of samples, one for each seed.
     """
     decide = " and ".join(COLUMNS[name] for name in claim.measures)
-    sides = [rows.get(name, ()) for name in (claim.better, claim.worse)]
+    names = (claim.better, claim.worse)
+    sides = [rows.get(name, ()) for name in names]
     lines = [f"### {claim.name}: {claim.says}", "", *header()]
-    lines += [line(VARIANTS[s].summary, r) for s, r in zip(_sides(claim), sides, strict=True) if r]
+    lines += [line(VARIANTS[n].summary, made) for n in names if (made := rows.get(n))]
     lines += [line("real clips", floor), ""]
     if all(sides):
         seeds = min(len(side) for side in sides)
-        sign = compare(*(_values(side, "error") for side in sides))
         lines.append(
             f"**{verdict(claim, *sides)}** (by {decide}; {seeds} seeds a side). By the denoising "
-            f"error alone: {_BY_ERROR[sign]}."
+            f"error alone: {by_error(*sides)}."
         )
     else:
         lines.append("not decided: runs are missing")
     return "\n".join([*lines, ""])
+
+
+def summary(
+    claims: Sequence[Claim], rows: Mapping[str, Sequence[Row]], floor: Sequence[Row]
+) -> str:
+    """Return the Markdown of all claims at once: every variant in one table, then the verdicts."""
+    lines = ["### all of them", "", *header()]
+    lines += [line(VARIANTS[name].summary, made) for name, made in rows.items()]
+    lines += [line("real clips", floor), "", "| claim | by samples | by denoising error |"]
+    lines.append("|---|---|---|")
+    for claim in claims:
+        better, worse = (rows.get(name, ()) for name in (claim.better, claim.worse))
+        if better and worse:
+            found = f"{verdict(claim, better, worse)} | {by_error(better, worse)}"
+            lines.append(f"| {claim.says} | {found} |")
+    return "\n".join([*lines, ""])
+
+
+def by_error(better: Sequence[Row], worse: Sequence[Row]) -> Verdict:
+    """Return what the denoising error alone says; it has no part in the verdict."""
+    found: dict[int, Verdict] = {1: "shown", 0: "not shown", -1: "opposite"}
+    return found[compare(_values(better, "error"), _values(worse, "error"))]
 
 
 def header() -> list[str]:
@@ -141,7 +162,3 @@ def _cell(name: str, values: Sequence[float]) -> str:
 
 def _values(rows: Sequence[Row], name: str) -> list[float]:
     return [row["measures"][name] for row in rows if name in row["measures"]]
-
-
-def _sides(claim: Claim) -> tuple[str, str]:
-    return claim.better, claim.worse
