@@ -85,6 +85,11 @@ VARIANTS: dict[str, Variant] = {
             fit=replace(BASELINE, patch_frames=2, group=(FRAMES // 2, 2, 2)),
         ),
         Variant(
+            "temporal-patches-wide",
+            "2x4x4 patches of 128 channels",
+            fit=replace(BASELINE, patch_frames=2, group=(FRAMES // 2, 2, 2), patch_width=128),
+        ),
+        Variant(
             "no-feed-forward",
             "no feed-forward after read and write",
             fit=replace(BASELINE, read_write_ff=False),
@@ -107,6 +112,12 @@ CLAIMS: dict[str, Claim] = {
         ),
         Claim("latents", "more latents beat fewer", "baseline", "latents-4"),
         Claim("patches", "1x4x4 patches beat temporal ones", "baseline", "temporal-patches"),
+        Claim(
+            "patches-wide",
+            "1x4x4 patches beat temporal ones of twice the channels",
+            "baseline",
+            "temporal-patches-wide",
+        ),
         Claim(
             "feed-forward",
             "feed-forwards after read and write beat none",
