@@ -42,28 +42,24 @@ def all_true(mine: Tensor) -> bool:
     return bool(agreed)
 
 
-def weights_are_finite(lamb: Lamb) -> bool:
-    """Return whether the masters of every rank are finite; every rank must ask."""
-    assert lamb.layout is not None, "bind() must come first"
-    flats = [partition.flat.detach() for partition in lamb.layout.partitions]
-    device = flats[0].device if flats else torch.device("cpu")
-    finite = [flat.isfinite().all() for flat in flats]
-    return all_true(torch.stack(finite) if finite else torch.ones(1, device=device))
+def stop(
+    uri: str, step: int, saved: int, lamb: Lamb, batch: Batch, losses: Tensor, draws: Draws
+) -> bool:
+    """Write what every rank had before it in a step; return whether the weights are to be saved.
 
-
-def write_report(
-    uri: str, step: int, resumes_at: int, batch: Batch, losses: Tensor, draws: Draws
-) -> None:
-    """Write what every rank had before it in a step; every rank calls it, rank 0 writes.
+    They are, unless they are not finite either or the last checkpoint has them already. Every rank
+    calls this; rank 0 writes.
 
     Args:
         uri: See `report_uri`.
-        step: The step that was not made, counted from 1.
-        resumes_at: Steps in the checkpoint that the next attempt begins with.
+        step: Steps made so far; the one that was not made is the next.
+        saved: Steps in the last checkpoint.
+        lamb: Bound to the engine.
         batch: This rank's share.
         losses: Each clip's loss [batch].
         draws: What was random about the batch.
     """
+    whole = _weights_are_finite(lamb) and step > saved
     mine = [
         {"clip_id": clip_id, "loss": _plain(loss), "sigma": _plain(sigma), "seed": seed}
         for clip_id, loss, sigma, seed in zip(
@@ -73,9 +69,10 @@ def write_report(
     ranks: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(ranks, {"rank": dist.get_rank(), "clips": mine})
     if dist.get_rank() == 0:
-        facts = {"step": step, "resumes_at": resumes_at, "ranks": ranks}
+        facts = {"step": step + 1, "resumes_at": step if whole else saved, "ranks": ranks}
         storage.write_bytes(uri, json.dumps(facts, indent=1).encode())
     dist.barrier()
+    return whole
 
 
 def raise_if_stopped(uri: str, run_name: str) -> None:
@@ -96,6 +93,13 @@ def raise_if_stopped(uri: str, run_name: str) -> None:
         "captions, or lower optimizer.lr where the loss was rising before; the same command tries "
         f"again from step {facts['resumes_at']}"
     )
+
+
+def _weights_are_finite(lamb: Lamb) -> bool:
+    """Return whether the masters of every rank are finite; every rank must ask."""
+    assert lamb.layout is not None, "bind() must come first"
+    flats = [partition.flat.detach() for partition in lamb.layout.partitions]
+    return all_true(torch.stack([flat.isfinite().all() for flat in flats]))
 
 
 def _plain(value: float) -> float | str:

@@ -76,11 +76,7 @@ def train_worker(config: dict[str, Work]) -> None:
             loss = losses.mean()
             net.backward(loss)
         if not guard.all_true(losses.detach().isfinite()):
-            whole = guard.weights_are_finite(lamb) and step > saved
-            guard.write_report(
-                work.stop_uri, step + 1, step if whole else saved, batch, losses, draws
-            )
-            if whole:
+            if guard.stop(work.stop_uri, step, saved, lamb, batch, losses, draws):
                 save(lamb, facts | {"step": step, "seconds": stats.seconds})
             return
         with stats.timed("step"):

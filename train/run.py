@@ -82,27 +82,18 @@ def train_stage(job: TrainJob, tracker: Tracker) -> TrainResult:
     encoder = encoder_id(job.text)
     source = Source(storage.absolute(job.dataset_root), job.release, encoder)
     _check(job, source)
-    state_uri = storage.absolute(job.storage_uri)
-    stats_uri = storage.join(state_uri, "stats.jsonl")
+    work = _work(job, source)
     run_id = tracker.start_run(
         job.run_name, job.run_name, _flat(job.settings.model_dump()), _tags(job)
     )
     tracker.log_text(run_id, settings_files.to_yaml(job.settings), "settings.yaml")
-    work = Work(
-        source=source,
-        settings=job.settings,
-        stats_uri=stats_uri,
-        init_bundle=storage.absolute(job.init_bundle) if job.init_bundle else "",
-        stop_uri=guard.report_uri(state_uri),
-        resume_uri=attempts.mended(storage.join(state_uri, job.run_name)),
-    )
-    with Follower(stats_uri, tracker, run_id, job.run_name) as follower:
+    with Follower(work.stats_uri, tracker, run_id, job.run_name) as follower:
         try:
-            found = _trained(job, work, state_uri)
+            found = _trained(job, work)
         except SnapvideoError:
             tracker.finish(run_id, ok=False)
             raise
-    digest = _export(job, found, encoder, stats_uri)
+    digest = _export(job, found, encoder, work.stats_uri)
     tracker.finish(run_id, ok=True)
     last = follower.last
     return TrainResult(
@@ -136,8 +127,22 @@ def _check(job: TrainJob, source: Source) -> None:
     attempts.check_network(run_uri, plan.model, f"stage{job.stage}")
 
 
-def _trained(job: TrainJob, work: Work, state_uri: str) -> ray.train.Checkpoint:
+def _work(job: TrainJob, source: Source) -> Work:
+    """Say what workers do, after setting aside what a kill has left half-written."""
+    state_uri = storage.absolute(job.storage_uri)
+    return Work(
+        source=source,
+        settings=job.settings,
+        stats_uri=storage.join(state_uri, "stats.jsonl"),
+        stop_uri=guard.report_uri(state_uri),
+        init_bundle=storage.absolute(job.init_bundle) if job.init_bundle else "",
+        resume_uri=attempts.mended(storage.join(state_uri, job.run_name)),
+    )
+
+
+def _trained(job: TrainJob, work: Work) -> ray.train.Checkpoint:
     """Return the checkpoint of the last step: an earlier attempt's, or that of training now."""
+    state_uri = storage.absolute(job.storage_uri)
     found = attempts.finished(storage.join(state_uri, job.run_name), job.settings.steps)
     if found is not None:
         return found

@@ -23,7 +23,7 @@ FLOPS = {"unet-85m": 0.70e12, "unet-284m": 1.87e12}
 
 def conditioning(batch: int, tokens: int = 3, width: int = 16) -> Conditioning:
     return Conditioning(
-        text=torch.linspace(-9, 9, batch * tokens * width).sin().reshape(batch, tokens, width),
+        text=torch.arange(batch * tokens * width).mul(0.3).sin().reshape(batch, tokens, width),
         text_mask=torch.ones(batch, tokens, dtype=torch.bool),
         drop=torch.zeros(batch, dtype=torch.bool),
         framerate=torch.ones(batch),
@@ -177,6 +177,7 @@ def test_attention_reads_pixels_and_gives_them_back_without_a_copy():
     ("change", "message"),
     [
         ({"inside_height": 14}, r"inside_height \(14\) must be a multiple of 4 for 3 levels"),
+        ({"inside_height": 8}, r"inside_height \(8\) must not be below height \(12\)"),
         ({"width": 18}, r"width \(18\) must be a multiple of 4"),
         ({"base": 48}, r"level 0 is 1 \* base \(48\) channels wide.*multiple of 32"),
         ({"attention": (1, 2)}, "level 0.*multiple of 64"),

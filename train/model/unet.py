@@ -58,6 +58,10 @@ class UNetConfig:
     def __post_init__(self) -> None:
         if not self.inside_height:
             object.__setattr__(self, "inside_height", self.height)
+        if self.inside_height < self.height:
+            raise ValueError(
+                f"inside_height ({self.inside_height}) must not be below height ({self.height})"
+            )
         factor = 2 ** (len(self.multiples) - 1)
         for name in ("inside_height", "width"):
             if getattr(self, name) % factor:
