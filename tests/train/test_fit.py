@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from train.model.fit import (
     Conditioning,
@@ -237,3 +238,95 @@ def test_a_still_has_framerate_token_zero():
 def test_resolution_counts_doublings_of_64():
     token = resolution_token(torch.tensor([64.0]), torch.tensor([256.0]))
     assert token.tolist() == [[0, 2]]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["frames", "height", "width", "patch", "patch_width", "latent_width", "context_width",
+     "latents", "blocks", "layers", "patch_head", "latent_head", "text_width"],
+)  # fmt: skip
+def test_a_length_below_one_is_refused_by_name(name):
+    with pytest.raises(ValueError, match=rf"^{name} must be 1 or more, got -1"):
+        replace(MICRO, **{name: -1})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"width": 18}, r"width \(18\) must be a multiple of patch \(4\)"),
+        ({"inside_height": 14}, r"inside_height \(14\) must be a multiple of patch \(4\)"),
+        ({"inside_height": 8}, r"inside_height \(8\) must be height \(12\) or more"),
+        ({"latents": 18}, r"latents \(18\) must split over 4 groups"),
+        ({"group": (4, 0, 2)}, r"group must be three lengths .* got \(4, 0, 2\)"),
+        ({"patch_head": 24}, r"patch_head \(24\) must divide min\(patch_width, latent_width\)"),
+        ({"latent_head": 24}, r"latent_head \(24\) must divide latent_width \(64\)"),
+        ({"context_width": 24}, r"must divide min\(latent_width, context_width\) \(24\)"),
+        ({"dropout": 1.0}, r"dropout must be 0 or more and below 1, got 1.0"),
+    ],
+)
+def test_a_shape_that_cannot_be_built_is_refused_with_both_numbers(changes, words):
+    with pytest.raises(ValueError, match=words):
+        replace(MICRO, **changes)
+
+
+def test_a_clip_of_another_size_is_refused_with_both_sizes(fit, clips):
+    with pytest.raises(ValueError, match=r"clip is \(2, 3, 4, 12, 12\).*takes \(2, 3, 4, 12, 16\)"):
+        run(fit, clips[..., :12], prompts())
+
+
+def test_text_of_another_width_is_refused_with_both_sizes(fit, clips):
+    cond = replace(prompts(), text=torch.zeros(2, 5, 12))
+    with pytest.raises(ValueError, match=r"text is \(2, 5, 12\).*takes \(2, 5, 16\)"):
+        run(fit, clips, cond)
+
+
+def test_latents_of_another_network_are_refused_with_both_sizes(fit, clips):
+    with pytest.raises(ValueError, match=r"prev_latents is \(2, 8, 64\).*takes \(2, 16, 64\)"):
+        run(fit, clips, prompts(), torch.zeros(2, 8, 64))
+
+
+def test_a_small_clip_is_refused_where_it_should_have_been_enlarged():
+    up = Fit(PRESETS["micro-up"]).eval()
+    cond = prompts().with_low_res(torch.zeros(2, 3, 4, 12, 16), torch.zeros(2))
+    with pytest.raises(
+        ValueError, match=r"stage's clip is \(2, 3, 4, 12, 16\).*\(2, 3, 4, 24, 32\)"
+    ):
+        run(up, torch.zeros(2, 3, 4, 24, 32), cond)
+
+
+def test_an_upsampler_without_a_clip_below_says_what_it_needs():
+    up = Fit(PRESETS["micro-up"]).eval()
+    with pytest.raises(ValueError, match="needs the lower stage's clip and its noise level"):
+        run(up, torch.zeros(2, 3, 4, 24, 32), prompts())
+
+
+def test_a_first_stage_refuses_a_clip_below(fit, clips):
+    with pytest.raises(ValueError, match="no upsampler; leave low_res None"):
+        run(fit, clips, prompts().with_low_res(clips, torch.zeros(2)))
+
+
+class Kernels(TorchDispatchMode):
+    """Notes every attention kernel: its name, how many keys, whether masked."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "attention" in str(func):
+            masked = (kwargs or {}).get("attn_mask") is not None
+            self.seen.append((func.__name__.split(".")[0], args[1].shape[-2], masked))
+        return func(*args, **(kwargs or {}))
+
+
+def test_attention_is_fused_and_only_the_text_is_masked(fit, clips):
+    with Kernels() as kernels:
+        run(fit, clips, prompts())
+    fused = "_scaled_dot_product_flash_attention_for_cpu"
+    context, patches_of_a_group, latents, latents_of_a_group = 5 + 3, 16, 16, 4
+    assert kernels.seen == 2 * [
+        (fused, context, True),
+        (fused, patches_of_a_group, False),
+        (fused, latents, False),
+        (fused, latents_of_a_group, False),
+    ]

@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from train.model.checks import above_zero
+from train.model.fit_checks import check_config, check_inputs
 from train.model.layers import Attention, FeedForward, Norm, ScalarEmbedding
 
 
@@ -61,15 +62,7 @@ class FitConfig:
     def __post_init__(self) -> None:
         if not self.inside_height:
             object.__setattr__(self, "inside_height", self.height)
-        if self.patch_frames < 1 or self.frames % self.patch_frames:
-            raise ValueError(
-                f"patch_frames ({self.patch_frames}) must divide frames ({self.frames})"
-            )
-        for side, group in zip(self.grid, self.group, strict=True):
-            if side % group:
-                raise ValueError(f"group {self.group} does not divide the patch grid {self.grid}")
-        if self.latents % self.num_groups:
-            raise ValueError(f"latents ({self.latents}) must split over {self.num_groups} groups")
+        check_config(self)
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -278,7 +271,11 @@ class Fit(nn.Module):
             cond: What is known about each clip.
             prev_latents: Final latents of an earlier evaluation; used detached.
             prev_mask: False where `prev_latents` must not be used [b]; None uses all.
+
+        Raises:
+            ValueError: A tensor has another shape than this network's.
         """
+        check_inputs(self.config, x, cond, prev_latents)
         context, mask = self._context(c_noise, cond)
         latents = self._start(x.shape[0], prev_latents, prev_mask)
         patches = self._patchify(x, cond.low_res)
@@ -299,8 +296,7 @@ class Fit(nn.Module):
         text_mask = torch.where(kept, cond.text_mask, first)
         resolution = self.resolution(cond.resolution) * cond.resolution_known[:, None]
         scalars = [self.noise(c_noise), self.framerate(cond.framerate), resolution]
-        if self.aug is not None:
-            assert cond.c_aug is not None, "an upsampler needs the noise level of its input"
+        if self.aug is not None and cond.c_aug is not None:
             scalars.append(self.aug(cond.c_aug))
         tokens = torch.stack(scalars, dim=1)
         always = text_mask.new_ones(tokens.shape[:2])
@@ -317,8 +313,7 @@ class Fit(nn.Module):
 
     def _patchify(self, x: Tensor, low_res: Tensor | None) -> Tensor:
         config = self.config
-        if config.low_res:
-            assert low_res is not None, "an upsampler needs the lower stage's clip"
+        if low_res is not None and config.low_res:
             x = torch.cat([x, low_res], dim=1)
         x = functional.pad(x, (0, 0, 0, config.inside_height - config.height))
         f, q = config.patch_frames, config.patch
