@@ -18,6 +18,7 @@ import torch
 
 from infra import storage
 from infra.errors import ConfigError, DataError
+from serve import foreign
 from serve.config import ModelSettings
 from serve.generate import Generator, Stage
 from serve.schema import ModelFacts, Served
@@ -94,7 +95,10 @@ def load(served: Served, device: str) -> Generator:
     check_device(device)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    bundles = [bundle.load(uri) for uri in (served.stage1, served.stage2) if uri]
+    uris = [uri for uri in (served.stage1, served.stage2) if uri]
+    bundles = [bundle.load(uri) for uri in uris]
+    for uri, each in zip(uris, bundles, strict=True):
+        foreign.check_weights(uri, each.model)
     stages = [Stage(each.model, each.edm) for each in bundles]
     known = served.source_height_px and served.source_width_px
     return Generator(
@@ -113,6 +117,7 @@ def _checkpoint(
     try:
         uri = storage.absolute(_looked_up(named, registry))
         config = bundle.read_config(uri)
+        foreign.check_config(config)
     except (ConfigError, DataError) as fault:
         way_out = "" if _REGISTERED.fullmatch(named) else "; name a folder with a config.json in it"
         raise ConfigError(
