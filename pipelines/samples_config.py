@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from infra.config import Settings
+from serve.config import LowResNoise
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=1, allow_inf_nan=False)]
@@ -43,7 +44,7 @@ class SampleSettings(Settings):
     """Classifier-free guidance weight of the second stage; 1 is off."""
     reconstruction: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """How strongly a clip of a long video is pulled towards the frames it continues; 0 is off."""
-    sigma_aug: Positive = 0.2
+    sigma_aug: LowResNoise = 0.2
     """Noise put on the first stage's video before the second reads it."""
 
     def wanted(self) -> list[tuple[str, int]]:

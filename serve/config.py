@@ -9,6 +9,10 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from infra.config import Settings
 
+LowResNoise = Annotated[float, Field(ge=0.001, le=10, allow_inf_nan=False)]
+"""Noise on the clip that the second stage reads, whose pixels are in [-1, 1]: below 0.001 there is
+none to see, above 10 no clip."""
+
 
 class ModelSettings(Settings):
     """Which weights answer requests."""
@@ -44,7 +48,7 @@ class DefaultSettings(Settings):
     reconstruction: NonNegativeFloat = 1.0
     """How strongly each window of a long video is pulled to the frames it is given; 0 is off.
     Small models lose the new frames at 4, where a Gaussian is best (train/LOG.md)."""
-    sigma_aug: PositiveFloat = 0.2
+    sigma_aug: LowResNoise = 0.2
     """Noise added to the first stage's clip before the second one reads it (pixels in [-1, 1])."""
     fps: NonNegativeInt = 0
     """Frames per second; 0 takes the highest framerate the model was trained on."""

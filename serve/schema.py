@@ -15,6 +15,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from serve import route
+from serve.config import LowResNoise
 from serve.jobs import Job, Page
 from train.diffusion import hierarchy
 
@@ -105,7 +106,7 @@ class VideoRequest(BaseModel):
     guidance_2: Weight
     guidance_low: Weight | None = None
     reconstruction: Pull = 1.0
-    sigma_aug: Positive = 0.2
+    sigma_aug: LowResNoise = 0.2
 
     def plan(self, facts: ModelFacts) -> hierarchy.Plan:
         """Return the windows that the video is made in.
@@ -163,7 +164,7 @@ class CreateBody(BaseModel):
     reconstruction: Pull | None = Field(
         None, description="How strongly a clip is pulled to the frames it is given; 0 is off."
     )
-    sigma_aug: Positive | None = None
+    sigma_aug: LowResNoise | None = None
     negative_prompt: Text = ""
 
 

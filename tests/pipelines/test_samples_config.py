@@ -25,6 +25,7 @@ def test_no_two_videos_share_a_seed_and_every_prompt_comes_as_often_as_asked():
         ("guidance_2", ".inf", "finite"),
         ("steps", "1", "greater than or equal to 2"),
         ("sigma_aug", ".nan", "finite"),
+        ("sigma_aug", "1e-50", "greater than or equal to 0.001"),
         ("reconstruction", "-1", "greater than or equal to 0"),
     ],
 )

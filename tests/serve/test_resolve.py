@@ -66,6 +66,8 @@ def test_frames_are_seconds_times_fps(fields, num_frames, fps):
         ({"reconstruction": -1}, "reconstruction", "greater than or equal to 0"),
         ({"reconstruction": 51}, "reconstruction", "0 to 50"),
         ({"reconstruction": "nan"}, "reconstruction", "finite"),
+        ({"sigma_aug": 1e-50}, "sigma_aug", r"greater than or equal to 0\.001"),
+        ({"sigma_aug": 1e39}, "sigma_aug", "less than or equal to 10"),
     ],
     ids=str,
 )
