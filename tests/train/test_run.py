@@ -173,3 +173,15 @@ def test_stage_2_starts_from_stage_1(undisturbed, place, tracker):
     config = bundle.read_config(result.bundle_uri)
     assert config["low_res"] == {"height": 12, "width": 16}
     assert config["edm"]["sigma_in"] == pytest.approx(4.0)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same(ray_local, place, tracker):
+    plain = SETTINGS.model_copy(update={"dropout": 0.0, "steps": 2, "report_every": 1})
+    compiled = plain.model_copy(update={"compile": True})
+    first, second = (
+        rows(train_stage(job(place, name, settings=settings), tracker))
+        for name, settings in (("plain", plain), ("compiled", compiled))
+    )
+    expected = [row["loss"] for row in first]
+    assert [row["loss"] for row in second] == pytest.approx(expected, rel=1e-4)
