@@ -63,7 +63,9 @@ def demo(config: RunConfig, operands: Sequence[str]) -> int:
     """Render the corpus, then run everything on it."""
     _no_operands(operands)
     from pipelines import flow
+    from pipelines.stages import training
 
+    training.check_cascade(config)
     with _cluster(config):
         rendered = _run(config, flow.RENDER, {})
         config = demos.on_corpus(config, rendered)
@@ -126,12 +128,16 @@ def examine(config: RunConfig, operands: Sequence[str]) -> int:
 
 def _flow(config: RunConfig, target: str) -> Runtime:
     from pipelines import flow
+    from pipelines.stages import training
 
     if not config.source:
         raise ConfigError("source: empty; say --source DIR or --source s3://bucket/prefix")
     partitions = _partitions(config)  # an empty folder is refused before anything starts
+    stages = flow.until(target)
+    if any(stage.name == "stage2" for stage in stages):
+        training.check_cascade(config)
     with _cluster(config):
-        return _run(config, flow.until(target), partitions)
+        return _run(config, stages, partitions)
 
 
 def _run(

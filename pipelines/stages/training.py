@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from infra import storage, tracking
 from infra.config import to_yaml
+from infra.errors import ConfigError
 from infra.provenance import package_versions
 from infra.store.release import load
 from pipelines.config import RunConfig
@@ -29,6 +30,22 @@ _NEUTRAL = (
 def neutral(section: str) -> tuple[str, ...]:
     """Return the settings of a training section that leave its result as it is."""
     return tuple(f"{section}.{name}" for name in _NEUTRAL)
+
+
+def check_cascade(config: RunConfig) -> None:
+    """Refuse presets that do not make a cascade, before the first of them is trained.
+
+    Raises:
+        ConfigError: The first stage is an upsampler, or the second is none of the first's.
+    """
+    from train.blueprint import Blueprint
+
+    below = None
+    for section, settings in (("stage1", config.stage1), ("stage2", config.stage2)):
+        try:
+            below = Blueprint.build(settings, config.text_width, below).to_config()
+        except ConfigError as fault:
+            raise ConfigError(f"{section}.{fault}") from fault
 
 
 def train_stage1(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:

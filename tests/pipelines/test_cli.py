@@ -146,6 +146,14 @@ def test_a_folder_without_media_is_refused(capsys, out, tmp_path):
     assert "ingest.accept.suffixes" in text
 
 
+def test_presets_that_are_no_cascade_are_refused_before_work_begins(capsys, out, videos, tmp_path):
+    flags = ["--source", str(videos), "--stage1.preset", "unet-micro", *out]
+    code, text = run(capsys, "run", *flags)
+    assert code == 2
+    assert "stage2.preset: stage 1 is 'unet-micro', and U-Nets are first-stage baselines" in text
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_gpu_that_is_not_there_is_refused_before_work_begins(capsys, out, videos):
     flags = ["--source", str(videos), "--cluster.num_gpus", "64", *out]
     code, text = run(capsys, "ingest", *flags)
