@@ -40,7 +40,7 @@ def parse(words: Sequence[str], cls: type[Settings], sections: Sequence[str] = (
     """Return the words in parts.
 
     Args:
-        words: What follows the command's name.
+        words: What follows the command's name; behind a `--` all are operands.
         cls: The tree of settings.
         sections: Those whose keys need no prefix, most important first.
 
@@ -50,6 +50,9 @@ def parse(words: Sequence[str], cls: type[Settings], sections: Sequence[str] = (
     found, own, left = Words(), _own(cls, sections), list(words)
     while left:
         word = left.pop(0)
+        if word == "--":
+            found.operands += left
+            break
         if not word.startswith("-"):
             found.operands.append(word)
             continue
@@ -125,8 +128,10 @@ def _is_many(key: str, cls: type[Settings]) -> bool:
 def _check_known(
     flag: str, key: str, cls: type[Settings], own: Mapping[str, tuple[str, FieldInfo]]
 ) -> None:
-    if not own or "." in key or not flag.startswith("--"):
+    if not own or "." in key or flag == "-h":
         return
+    if not flag.startswith("--"):
+        raise ConfigError(f"unknown flag {flag!r}; words that begin with - go behind a --")
     known = [*own, *cls.model_fields, "config", "help"]
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1)

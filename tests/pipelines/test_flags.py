@@ -64,6 +64,17 @@ def test_a_value_may_begin_with_hyphens_after_an_equals_sign():
     assert read("--kinds=--odd")[1].picture.kinds == ("--odd",)
 
 
+def test_words_behind_two_hyphens_are_operands():
+    operands, tree = read("--size", "8", "--", "-5 degrees", "--odd")
+    assert operands == ["-5 degrees", "--odd"]
+    assert tree.picture.size == 8
+
+
+def test_a_word_that_begins_with_a_hyphen_is_refused_with_a_way_out():
+    with pytest.raises(ConfigError, match=r"unknown flag '-5 degrees'; .* behind a --"):
+        read("-5 degrees")
+
+
 def test_hyphens_and_underscores_are_one():
     class Long(Settings):
         width_px: int = 1
