@@ -61,7 +61,10 @@ def sample(config: RunConfig, operands: Sequence[str]) -> Iterator[str]:
         missing += [] if found else [recipe]
     if len(missing) < len(recipes):
         log.info("made before, with the same weights: videos=%d", len(recipes) - len(missing))
-    for recipe, frames, seen in _made(missing, draw, course, moments) if missing else ():
+    if not missing:
+        return
+    outputs.check_writable()
+    for recipe, frames, seen in _made(missing, draw, course, moments):
         yield from outputs.write(recipe, frames, draw.format, seen)
 
 
@@ -111,7 +114,10 @@ def _listed(file: str) -> list[str]:
             f"draw.prompts_file: {fault}; give a text file with one prompt a line, or - for "
             "standard input"
         ) from fault
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    prompts = [line.strip() for line in text.removeprefix("\ufeff").splitlines() if line.strip()]
+    if not prompts:
+        raise ConfigError(f"draw.prompts_file: {file} has no prompts; write one a line")
+    return prompts
 
 
 def _models(config: RunConfig) -> ModelSettings:

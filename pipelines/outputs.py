@@ -12,6 +12,7 @@ interrupted command goes on where it was.
 
 import json
 import re
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,19 @@ class Outputs:
         if not all(name in made.files and self._is_there(made, name, recipe) for name in wanted):
             return []
         return [storage.join(self.uri, made.files[name]) for name in wanted]
+
+    def check_writable(self) -> None:
+        """Write and remove a file, so that a folder that refuses is known before hours of work.
+
+        Raises:
+            DataError: It cannot be written.
+        """
+        probe = storage.join(self.uri, f".probe-{uuid.uuid4().hex}")
+        try:
+            storage.write_bytes(probe, b"")
+            storage.delete(probe)
+        except DataError as fault:
+            raise DataError(f"draw.out: {fault}, or choose another folder") from fault
 
     def write(
         self,

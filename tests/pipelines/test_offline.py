@@ -122,6 +122,12 @@ def test_prompts_come_from_a_file_too(sample, tmp_path):
     ]  # fmt: skip
 
 
+def test_the_mark_at_the_head_of_a_windows_text_file_is_no_part_of_a_prompt(sample, tmp_path):
+    (tmp_path / "prompts.txt").write_bytes(b"\xef\xbb\xbfa circle\r\n")
+    _, [path], _ = sample("--prompts-file", str(tmp_path / "prompts.txt"))
+    assert json.loads(path.with_suffix(".json").read_text())["request"]["prompt"] == "a circle"
+
+
 def test_a_prompt_that_is_too_long_is_made_with_a_warning(sample):
     code, _, said = sample(WORDS + " left left left")
     assert code == 0
@@ -137,6 +143,7 @@ def test_a_prompt_that_is_too_long_is_made_with_a_warning(sample):
         (["\udcff"], "is no Unicode text"),
         (["x", "--fps", "24"], "samples.fps: got 24, the model was trained at 4 to 8 frames/s"),
         (["x", "--prompts-file", "/no/such"], "draw.prompts_file: /no/such: no such file"),
+        (["x", "--prompts-file", "/dev/null"], "draw.prompts_file: /dev/null has no prompts"),
         (["x", "--text-model", "/no/such"], "draw.text_model '/no/such'"),
     ],
 )
@@ -164,6 +171,14 @@ def test_a_folder_that_cannot_be_written_is_refused_by_name(sample, tmp_path):
     code, _, said = sample("x", "--out", str(tmp_path / "file"))
     assert code == 1
     assert f"draw.out: {tmp_path}/file" in said
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_weights_are_loaded(sample, tmp_path):
+    stage1, stage2 = save_cascade(tmp_path)
+    (tmp_path / "stage1/model.safetensors").write_bytes(b"")
+    code, _, said = sample("x", "--out", "/proc/no", stage1=stage1, stage2=stage2)
+    assert code == 1
+    assert "draw.out: /proc/no/" in said
 
 
 def test_a_gif_that_is_too_fast_is_refused_before_anything_is_made(tmp_path, capsys):

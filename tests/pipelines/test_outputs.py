@@ -103,6 +103,11 @@ def test_two_commands_at_once_never_share_a_number(folder):
     assert second.write(recipe(seed=2), FRAMES, ["mp4"], {}) == [str(folder / "0001.mp4")]
 
 
+def test_looking_whether_a_folder_can_be_written_leaves_nothing_in_it(folder):
+    Outputs(str(folder)).check_writable()
+    assert list(folder.iterdir()) == []
+
+
 def test_a_recipe_says_what_was_asked_of_which_weights(folder):
     put(folder, recipe("größer", negative_prompt="blue"))
     values = json.loads((folder / "0000.json").read_text(encoding="utf-8"))
