@@ -7,7 +7,7 @@ Of the frames that are made, a `Canvas` keeps what later windows need and no mor
     made     float32, the running level so far; while the video's own frames are made, the last one
     pixels   uint8, the video's frames so far
 
-so it holds at most 12 bytes per value of two levels of the first stage and 3 bytes per pixel of
+so it holds at most 12 bytes per pixel of two levels of the first stage and 3 bytes per pixel of
 the video: 600 frames of 288x512 over 36x64 are 16 + 8 MB and 265 MB. A saved state is that, one
 clip in float64 and its latents.
 """
