@@ -1,5 +1,8 @@
 """Starting an upsampler from the stage below it."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -71,3 +74,20 @@ def test_another_shape_is_refused_by_name():
     below, up = stages("tiny", "micro-up")
     with pytest.raises(ValueError, match=r"stage 1's .* does not fit"):
         init_from_stage1(up, below.state_dict(), PRESETS["tiny"])
+
+
+@pytest.mark.parametrize("group", [(2, 3, 2), (4, 6, 1)])
+def test_groups_that_are_not_those_below_divided_are_refused_with_both(group):
+    below = Fit(PRESETS["micro"])
+    up = Fit(replace(PRESETS["micro-up"], group=group))
+    words = re.escape(f"{up.config.groups} are not those below, {below.config.groups}")
+    with pytest.raises(ValueError, match=words):
+        init_from_stage1(up, below.state_dict(), below.config)
+
+
+@pytest.mark.parametrize("kind", ["full", "group"])
+def test_other_tables_than_factorized_are_refused_by_name(kind):
+    below = Fit(replace(PRESETS["micro"], patch_pos=kind))
+    up = Fit(replace(PRESETS["micro-up"], patch_pos=kind))
+    with pytest.raises(ValueError, match=f"patch_pos is {kind} below"):
+        init_from_stage1(up, below.state_dict(), below.config)

@@ -33,8 +33,10 @@ def init_from_stage1(up: Fit, state: dict[str, Tensor], below: FitConfig) -> Cas
         below: The shape of the stage below.
 
     Raises:
-        ValueError: A tensor of `state` has no place in `up`, or another shape than it needs.
+        ValueError: A tensor of `state` has no place in `up`, or another shape than it needs; or
+            the groups of `below` do not divide into those of `up`.
     """
+    _check_grids(up.config, below)
     changes = {
         "stem.weight": lambda w: _wider_stem(w, up.config, below),
         "space_pos": lambda w: _larger_space(w, up.config, below),
@@ -54,6 +56,21 @@ def init_from_stage1(up: Fit, state: dict[str, Tensor], below: FitConfig) -> Cas
         transformed=tuple(changes),
         new=tuple(name for name in target if name not in filled),
     )
+
+
+def _check_grids(up: FitConfig, below: FitConfig) -> None:
+    """Refuse grids whose latents and tables have no place in the larger one."""
+    kinds = (below.patch_pos, up.patch_pos)
+    if kinds != ("factorized", "factorized"):
+        raise ValueError(
+            f"patch_pos is {kinds[0]} below and {kinds[1]} here; only factorized tables can grow"
+        )
+    (times, *sides), (up_times, *up_sides) = below.groups, up.groups
+    if times != up_times or any(b % a for a, b in zip(sides, up_sides, strict=True)):
+        raise ValueError(
+            f"groups (time, height, width) {up.groups} are not those below, {below.groups}, "
+            "divided in height and width"
+        )
 
 
 def _wider_stem(weight: Tensor, up: FitConfig, below: FitConfig) -> Tensor:
