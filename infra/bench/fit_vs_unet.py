@@ -206,7 +206,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--precision", nargs="+", choices=KINDS, default=["bf16", "fp32"])
     parser.add_argument("--device", choices=MATMUL_SIDE, default=best)
     parser.add_argument("--rounds", type=int, default=3, help="rounds that count (default 3)")
-    parser.add_argument("--warm-ups", type=int, default=1, help="rounds before them (default 1)")
+    parser.add_argument(
+        "--warm-ups",
+        type=int,
+        help="rounds before them (default 1 on a GPU and with --compile, else 0: on a CPU the "
+        "median of three is not moved by a slow first one)",
+    )
     parser.add_argument("--batch", type=int, default=1, help="clips per step (default 1)")
     parser.add_argument("--text-tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's")
@@ -215,6 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = parser.parse_args(arguments)
     if words.threads:
         torch.set_num_threads(words.threads)
+    if words.warm_ups is None:
+        words.warm_ups = int(words.compile or words.device == "cuda")
     for precision in words.precision:
         compare(words, precision)
 

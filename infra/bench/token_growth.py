@@ -1,6 +1,6 @@
 """How cost grows with the number of patch tokens: FIT against self-attention over all of them.
 
-    python -m infra.bench.token_growth [--rounds 5]
+    python -m infra.bench.token_growth [--rounds 3]
 
 The clip's sides grow 2 and 4 times, hence its tokens 4 and 16 times, while the latents stay as
 many. Beside the FIT runs a plain transformer of the same width and as many blocks whose tokens all
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rounds", type=int, default=5, help="rounds that count (default 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds that count (default 3)")
     parser.add_argument("--quick", action="store_true", help="tiny clips: does it run at all?")
     words = parser.parse_args(arguments)
     base = _QUICK if words.quick else _SMALL

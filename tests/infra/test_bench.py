@@ -21,9 +21,7 @@ def lines_of(benchmark, *words):
 
 @pytest.fixture(scope="module")
 def compared():
-    return lines_of(
-        fit_vs_unet, "--device", "cpu", "--warm-ups", "0", "--precision", "bf16", "fp32"
-    )
+    return lines_of(fit_vs_unet, "--device", "cpu", "--precision", "bf16", "fp32")
 
 
 @pytest.fixture(scope="module")
