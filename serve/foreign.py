@@ -30,6 +30,7 @@ def _shown(fps: float) -> float:
 
 Rate = Annotated[float, pydantic.AfterValidator(_shown)]
 Side = Annotated[int, Field(ge=1, le=1 << 16)]
+Sigma = Annotated[float, Field(ge=1e-6, le=1e6)]
 SourceSide = Annotated[int, Field(ge=0, le=1 << 16)]
 
 
@@ -43,6 +44,16 @@ class _Clip(_Part):
     frames: Annotated[int, Field(ge=2, le=1 << 16)]
     height: Side
     width: Side
+
+
+class _Edm(_Part):
+    """Of `edm`: what sampling walks by; between these bounds no power of it overflows."""
+
+    sigma_in: Sigma
+    sigma_data: Sigma
+    sigma_min: Sigma
+    sigma_max: Sigma
+    rho: Annotated[float, Field(ge=0.1, le=1000)]
 
 
 class _Source(_Part):
@@ -64,6 +75,7 @@ class _Encoder(_Part):
 
 class _Config(_Part):
     model: _Clip
+    edm: _Edm
     native: _Source
     text_encoder: _Encoder
     framerates: list[Rate]

@@ -28,6 +28,8 @@ def foreign(checkpoints, tmp_path):
         ("model", {"frames": True}, r"model\.frames"),
         ("model", {"frames": 10**9}, r"model\.frames: .* got '1000000000'"),
         ("model", {"height": -12}, r"model\.height"),
+        ("edm", {}, r"edm\.sigma_in: Field required"),
+        ("edm", {"sigma_max": 1e308}, r"edm\.sigma_max: .* got '1e\+308'"),
         ("framerates", None, "framerates"),
         ("framerates", ["a"], r"framerates\.0"),
         ("framerates", [4.0, -2.0], r"framerates\.1: .* got '-2.0'"),
