@@ -31,6 +31,13 @@ def _encodable(text: str) -> str:
     return text
 
 
+def _said(text: str) -> str:
+    """Refuse a prompt of white space alone."""
+    if not text.strip():
+        raise ValueError("is empty; say what to draw")
+    return text
+
+
 Text = Annotated[str, pydantic.AfterValidator(_encodable)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Weight = Annotated[float, Field(ge=1, allow_inf_nan=False)]
@@ -134,7 +141,7 @@ class CreateBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", title="CreateVideo")
 
-    prompt: Annotated[Text, Field(min_length=1)]
+    prompt: Annotated[Text, pydantic.AfterValidator(_said)]
     model: Text | None = None
     seconds: Positive | None = Field(
         None, description="Length. Within one clip's range it sets fps; beyond it, num_frames."

@@ -102,6 +102,7 @@ def test_the_stock_clients_nested_extra_body_arrives(client):
     [
         ({}, 400, "prompt", "missing_required_parameter"),
         ({"prompt": ""}, 400, "prompt", "invalid_value"),
+        ({"prompt": " \n"}, 400, "prompt", "invalid_value"),
         ({"prompt": "x" * 4001}, 400, "prompt", "invalid_value"),
         ({"prompt": "x", "sead": 7}, 400, "sead", "unknown_parameter"),
         ({"prompt": "x", "extra_params": {"sead": 7}}, 400, "sead", "unknown_parameter"),
