@@ -9,7 +9,7 @@ from serve.config import LowResNoise
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=1, allow_inf_nan=False)]
-Steps = Annotated[int, Field(ge=2)]
+Steps = Annotated[int, Field(ge=2, le=100_000)]
 
 
 class SampleSettings(Settings):
@@ -22,7 +22,7 @@ class SampleSettings(Settings):
     """What the videos should not show; guidance leads away from it."""
     num_prompts: PositiveInt = 8
     """How many captions a run without `prompts` takes."""
-    per_prompt: PositiveInt = 1
+    per_prompt: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Videos per prompt, each with a seed of its own."""
     seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
     """Seed of the first video; each further one has the next, so that no two share their noise."""

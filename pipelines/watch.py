@@ -49,7 +49,8 @@ class Course:
         found: dict[Step, str] = {}
         for stage in range(1, len(self.steps) + 1):
             total = self.total(stage)
-            for step in sorted({-(-total * (k + 1) // count) for k in range(count)}):
+            rows = min(count, total)
+            for step in (-(-total * (row + 1) // rows) for row in range(rows)):
                 found[stage, step] = self.where(stage, step)
         return found
 

@@ -142,6 +142,8 @@ def test_a_prompt_that_is_too_long_is_made_with_a_warning(sample):
         ([" "], "prompt 1: ' ' is empty"),
         (["\udcff"], "is no Unicode text"),
         (["x", "--fps", "24"], "samples.fps: got 24, the model was trained at 4 to 8 frames/s"),
+        (["x", "--steps", "1000000000"], "samples.steps: Input should be less than or equal to"),
+        (["x", "--per-prompt", "1000000000"], "samples.per_prompt: Input should be less than or"),
         (["x", "--prompts-file", "/no/such"], "draw.prompts_file: /no/such: no such file"),
         (["x", "--prompts-file", "/dev/null"], "draw.prompts_file: /dev/null has no prompts"),
         (["x", "--text-model", "/no/such"], "draw.text_model '/no/such'"),

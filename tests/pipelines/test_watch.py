@@ -51,6 +51,10 @@ def test_more_moments_than_steps_are_all_steps():
     assert len(course(4).moments(99)) == 6 + 4
 
 
+def test_a_number_of_moments_beyond_all_reason_costs_no_more_than_all_steps():
+    assert course(4).moments(10**12) == course(4).moments(6)
+
+
 def test_no_moments_are_none():
     assert course(4).moments(0) == {}
 
