@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -76,6 +77,20 @@ def test_the_video_is_what_the_windows_of_the_second_stage_made(whole):
     assert np.abs(joined.astype(int) - whole[2]).max() <= 1
 
 
+def test_each_level_is_told_its_own_framerate(generator, ask):
+    told = [d._denoiser.cond.framerate[0].item() for d in walked(generator, ask(1, **LONG))]
+    expected = [math.log2(1 + 24 / fps) for fps in (3, 6, 12)]
+    assert list(dict.fromkeys(told)) == pytest.approx(expected)
+
+
+def test_only_the_first_stage_oscillates(generator, ask):
+    seen = {
+        (denoising.stage, denoising._denoiser.guidance.low_scale)
+        for denoising in walked(generator, ask(1, guidance_low=2.0))
+    }
+    assert seen == {(1, 2.0), (2, None)}
+
+
 def test_progress_counts_the_steps_of_every_window(generator, ask):
     seen = [(d.steps_done, d.progress) for d in walked(generator, ask(1, **LONG))]
     assert [done for done, _ in seen] == list(range(1, STEPS + 1))
@@ -142,7 +157,7 @@ def test_what_a_long_request_says_changes_the_video(one_level, ask, change):
 
 
 def test_a_framerate_that_the_model_never_saw_is_refused(generator, ask):
-    with pytest.raises(ValueError, match="between 3 and 24 per second.*got 2"):
+    with pytest.raises(ValueError, match=r"between 3 and 24 per second.*got 2"):
         generator.begin([ask(1, num_frames=7, fps=2.0)])
 
 

@@ -56,6 +56,13 @@ def test_a_still_is_one_frame_repeated_and_a_video_moves(source):
     assert (change[:4] > 0.3).all()
 
 
+def test_a_batch_says_which_of_its_clips_are_images_and_what_they_are_called(source):
+    batch = Reader(source, SETTINGS, SMALL).batch(0, 0, 1)
+    assert batch.is_image == (False,) * 4 + (True,) * 2
+    stills = {"0006", "0007", "0008"}  # after six videos
+    assert [name in stills for name in batch.clip_ids] == list(batch.is_image)
+
+
 def test_two_ranks_together_read_what_one_reads(source):
     alone = Reader(source, SETTINGS, SMALL).batch(3, 0, 1)
     halves = [Reader(source, SETTINGS, SMALL).batch(3, rank, 2) for rank in range(2)]

@@ -92,6 +92,22 @@ def test_the_lower_clip_is_noised_before_it_is_enlarged():
     assert torch.allclose(shrink(large, (1, 1)), shrink(noise / math.sqrt(2), (1, 1)), atol=1e-6)
 
 
+def test_an_upsampler_is_told_of_the_lower_clip_in_units_of_sigma_data():
+    told = []
+
+    def network(x, c_noise, cond, latents=None, mask=None):
+        told.append(cond.low_res)
+        return x, None
+
+    shape, low_shape, clips = (3, 1, 4, 4), (3, 1, 2, 2), torch.ones(1, 3, 1, 4, 4)
+    for sigma_data in (1.0, 0.5):
+        edm = Edm(sigma_data=sigma_data)
+        draws = draw([3], shape, edm, low_shape=low_shape, self_conditioning=0)
+        training_loss(network, clips, conditioning(1), edm, draws)
+    s2 = draws.sigma_aug.item() ** 2
+    assert torch.allclose(told[1], told[0] * math.sqrt((1 + s2) / (0.25 + s2)))
+
+
 def test_saying_nothing_costs_the_weight():
     def silent(x, c_noise, cond, latents=None, mask=None):
         return torch.zeros_like(x), torch.zeros(len(x), 1, 1)

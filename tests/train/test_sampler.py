@@ -289,6 +289,16 @@ def test_thresholding_clips_at_torchs_quantile(size, share, seed):
     assert torch.equal(squeezed(clips, share), clips.clamp(-bound, bound) / bound)
 
 
+def test_a_guided_clip_is_clipped_at_the_share_that_is_asked_for():
+    edm, x = Edm(), unit_noise([1], (3, 1, 8, 8))
+    sigma = torch.tensor(1.0, dtype=torch.float64)
+    raw, half = (
+        GuidedDenoiser(Echo(), edm, prompts(1), guidance)(9 * x, sigma, (0, 2), None)[0]
+        for guidance in (Guidance(1.0, threshold=False), Guidance(1.0, percentile=0.5))
+    )
+    assert torch.equal(half, squeezed(raw, 0.5))
+
+
 def test_thresholding_squeezes_only_what_leaves_the_range():
     inside, outside = torch.full((1, 3, 1, 2, 2), 0.9), torch.full((1, 3, 1, 2, 2), 2.0)
     clean = squeezed(torch.cat([inside, outside]))
