@@ -228,7 +228,7 @@ def test_a_killed_sweep_keeps_its_finished_runs(killed):
 
 def test_a_killed_sweep_goes_on_to_its_verdict(killed):
     _, _, _, again = killed
-    assert "not shown (toy-FID and toy-FVD; 1 seeds a side)" in again.stdout, again.stderr
+    assert "**not shown** (by toy-FID and toy-FVD; seeds a side: 1)" in again.stdout, again.stderr
 
 
 def test_a_run_says_what_it_was_made_with(killed):

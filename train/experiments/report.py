@@ -1,11 +1,11 @@
 """From runs to a verdict: the table of a claim, and the rule by which it is shown or not.
 
-The rule was set before any run was made. On one measure, two variants differ if the values of
-their seeds do not overlap and the means are further apart than two standard errors. (Of two
-equal variants with three seeds each, values do not overlap in one of ten cases: some differences
-among many measures are chance.) A claim is *shown* if the better variant wins at least one of the
-claim's measures and loses none, *opposite* if it loses at least one and wins none, *mixed* if it
-does both, and otherwise *not shown*.
+The rule was set before any run that is reported. On one measure, two variants differ if the
+values of their seeds do not overlap and the means are further apart than two standard errors. (Of
+two equal variants with three seeds each, values do not overlap in one of ten cases: some
+differences among many measures are chance.) A claim is *shown* if the better variant wins at least
+one of the claim's measures and loses none, *opposite* if it loses at least one and wins none,
+*mixed* if it does both, and otherwise *not shown*.
 """
 
 import math
@@ -102,7 +102,7 @@ def section(claim: Claim, rows: Mapping[str, Sequence[Row]], floor: Sequence[Row
     if all(sides):
         seeds = min(len(side) for side in sides)
         lines.append(
-            f"**{verdict(claim, *sides)}** (by {decide}; {seeds} seeds a side). By the denoising "
+            f"**{verdict(claim, *sides)}** (by {decide}; seeds a side: {seeds}). By the denoising "
             f"error alone: {by_error(*sides)}."
         )
     else:
