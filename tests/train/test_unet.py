@@ -1,5 +1,6 @@
 """The U-Net baselines: counted as specified, and what they see of a clip and its text."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -87,6 +88,20 @@ def test_it_starts_at_zero_as_adm_does():
 def test_latents_of_another_network_are_refused(model):
     with pytest.raises(ValueError, match="takes no latents"):
         model(clips(), torch.zeros(2), conditioning(2), torch.zeros(2, 4, 8))
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 2, 12, 16), (2, 3, 4, 8, 16), (2, 3, 4, 12, 8)])
+def test_a_clip_of_another_size_is_refused_with_both_sizes(model, shape):
+    """Four clips of two frames would else be denoised as two clips of four."""
+    words = re.escape(f"the clip is {shape}; this network takes {(shape[0], 3, 4, 12, 16)}")
+    with pytest.raises(ValueError, match=words):
+        answer(model, torch.zeros(shape))
+
+
+def test_a_clip_below_is_refused(model):
+    cond = conditioning(2).with_low_res(clips(), torch.zeros(2))
+    with pytest.raises(ValueError, match="no upsampler"):
+        answer(model, clips(), cond)
 
 
 def test_a_frame_hears_of_the_others(model):
@@ -181,6 +196,11 @@ def test_attention_reads_pixels_and_gives_them_back_without_a_copy():
         ({"width": 18}, r"width \(18\) must be a multiple of 4"),
         ({"base": 48}, r"level 0 is 1 \* base \(48\) channels wide.*multiple of 32"),
         ({"attention": (1, 2)}, "level 0.*multiple of 64"),
+        ({"attention": (2, 3)}, r"attention \(2, 3\) must name levels.* \[1, 2, 4\]"),
+        ({"multiples": ()}, r"must name levels; those of multiples \(\) are \[\]"),
+        ({"frames": 0}, "frames must be 1 or more, got 0"),
+        ({"res_blocks": 0}, "res_blocks must be 1 or more, got 0"),
+        ({"dropout": 1.0}, "dropout must be 0 or more and below 1, got 1.0"),
     ],
 )
 def test_a_shape_that_does_not_divide_is_named(change, message):

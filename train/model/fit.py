@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from train.model.checks import above_zero
-from train.model.fit_checks import check_config, check_inputs
+from train.model.fit_checks import check_config, check_inputs, check_latents
 from train.model.layers import Attention, FeedForward, Norm, ScalarEmbedding
 
 
@@ -275,7 +275,8 @@ class Fit(nn.Module):
         Raises:
             ValueError: A tensor has another shape than this network's.
         """
-        check_inputs(self.config, x, cond, prev_latents)
+        check_inputs(self.config, x, cond)
+        check_latents(self.config, x, prev_latents)
         context, mask = self._context(c_noise, cond)
         latents = self._start(x.shape[0], prev_latents, prev_mask)
         patches = self._patchify(x, cond.low_res)

@@ -1,28 +1,47 @@
-"""What a FIT refuses: shapes that cannot be built, and tensors that are not of its shape."""
+"""What networks refuse: shapes that cannot be built, and tensors that are not of their shape."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 if TYPE_CHECKING:
     from train.model.fit import Conditioning, FitConfig
+    from train.model.unet import UNetConfig
+
+_AT_LEAST_ONE = (
+    "frames", "height", "width", "inside_height", "patch", "patch_frames", "patch_width",
+    "latent_width", "context_width", "latents", "blocks", "layers", "patch_head",
+    "latent_head", "text_width",
+)  # fmt: skip
 
 
 def check_config(config: "FitConfig") -> None:
-    """Refuse a shape that cannot be built.
+    """Refuse the shape of a FIT that cannot be built.
 
     Raises:
         ValueError: A length is below 1; patches or groups do not fill the clip; heads do not divide
             a width.
     """
-    _check_numbers(config)
+    check_numbers(config, _AT_LEAST_ONE)
+    if min(config.group) < 1:
+        raise ValueError(f"group must be three lengths of 1 or more, got {config.group}")
     _check_patches(config)
     _check_heads(config)
 
 
-def check_inputs(
-    config: "FitConfig", x: Tensor, cond: "Conditioning", prev_latents: Tensor | None
-) -> None:
+def check_latents(config: "FitConfig", x: Tensor, prev_latents: Tensor | None) -> None:
+    """Refuse latents of another network.
+
+    Raises:
+        ValueError: They have another shape than this network's.
+    """
+    if prev_latents is not None:
+        wanted = (x.shape[0], config.latents, config.latent_width)
+        _check_shape("prev_latents", prev_latents, wanted)
+
+
+def check_inputs(config: "FitConfig | UNetConfig", x: Tensor, cond: "Conditioning") -> None:
     """Refuse tensors of another shape, which is known without waiting for a device.
 
     Raises:
@@ -32,8 +51,6 @@ def check_inputs(
     _check_shape("the clip", x, (batch, *config.clip_shape))
     tokens = cond.text_mask.shape[-1]
     _check_shape("the text", cond.text, (batch, tokens, config.text_width))
-    if prev_latents is not None:
-        _check_shape("prev_latents", prev_latents, (batch, config.latents, config.latent_width))
     if not config.low_res:
         if cond.low_res is not None:
             raise ValueError("this network is no upsampler; leave low_res None")
@@ -46,18 +63,15 @@ def check_inputs(
     _check_shape("the lower stage's clip", cond.low_res, (batch, *config.clip_shape))
 
 
-def _check_numbers(config: "FitConfig") -> None:
-    """Refuse lengths and counts below 1, and shares outside of [0, 1]."""
-    at_least_one = (
-        "frames", "height", "width", "inside_height", "patch", "patch_frames", "patch_width",
-        "latent_width", "context_width", "latents", "blocks", "layers", "patch_head",
-        "latent_head", "text_width",
-    )  # fmt: skip
-    for name in at_least_one:
+def check_numbers(config: "FitConfig | UNetConfig", names: Sequence[str]) -> None:
+    """Refuse lengths and counts below 1, and a dropout outside of [0, 1).
+
+    Raises:
+        ValueError: One of the fields in `names` is below 1, or dropout is out of range.
+    """
+    for name in names:
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be 1 or more, got {getattr(config, name)}")
-    if min(config.group) < 1:
-        raise ValueError(f"group must be three lengths of 1 or more, got {config.group}")
     if not 0 <= config.dropout < 1:
         raise ValueError(f"dropout must be 0 or more and below 1, got {config.dropout}")
 

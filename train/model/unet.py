@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from train.model.fit import Conditioning
+from train.model.fit_checks import check_inputs, check_numbers
 from train.model.unet_layers import (
     NORM_GROUPS,
     CrossAttention,
@@ -27,6 +28,10 @@ from train.model.unet_layers import (
 )
 
 FRAMERATE_FEATURES = 32
+_AT_LEAST_ONE = (
+    "frames", "height", "width", "inside_height", "base", "text_width", "res_blocks",
+    "embedding_width", "context_width", "head",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,17 @@ class UNetConfig:
     def __post_init__(self) -> None:
         if not self.inside_height:
             object.__setattr__(self, "inside_height", self.height)
+        check_numbers(self, _AT_LEAST_ONE)
+        self._check_levels()
+
+    def _check_levels(self) -> None:
+        """Refuse sides and widths that the levels do not divide, and attention at none of them."""
+        levels = [2**level for level in range(len(self.multiples))]
+        if not levels or not set(self.attention) <= set(levels):
+            raise ValueError(
+                f"attention {self.attention} must name levels; those of multiples {self.multiples} "
+                f"are {levels}"
+            )
         if self.inside_height < self.height:
             raise ValueError(
                 f"inside_height ({self.inside_height}) must not be below height ({self.height})"
@@ -174,7 +190,11 @@ class UNet(nn.Module):
             cond: What is known about each clip.
             prev_latents: None.
             prev_mask: Of no effect, as for a `Fit` without `prev_latents`.
+
+        Raises:
+            ValueError: A tensor has another shape than this network's.
         """
+        check_inputs(self.config, x, cond)
         if prev_latents is not None:
             raise ValueError("a U-Net takes no latents of an earlier evaluation; pass None")
         given = self._conditioning(c_noise, cond)
