@@ -27,27 +27,23 @@ class Window:
 
     Attributes:
         level: Index of its level, 0 the slowest.
-        fps: Framerate that the network is told.
         positions: Where its frames stand on this level's timeline, ascending by 1.
         known: Position on the level below that each frame is known from, or None.
         carried: Whether frame 0 is also the last frame of the window before it on this level.
     """
 
     level: int
-    fps: float
     positions: tuple[int, ...]
     known: tuple[int | None, ...]
     carried: bool
 
-    @property
-    def given(self) -> tuple[bool, ...]:
-        """For each frame, whether it was made earlier: on the level below or on this one."""
-        return (self.carried or self.known[0] is not None, *(k is not None for k in self.known[1:]))
-
 
 @dataclass(frozen=True)
 class Level:
-    """All frames at one framerate; the windows of the last level may reach beyond `num_frames`."""
+    """All frames at one framerate, which the network is told.
+
+    The windows of the last level may reach beyond `num_frames`.
+    """
 
     fps: float
     num_frames: int
@@ -62,11 +58,6 @@ class Plan:
     fps: float
     clip_frames: int
     levels: tuple[Level, ...]
-
-    @property
-    def windows(self) -> tuple[Window, ...]:
-        """Every window in the order in which they are made."""
-        return tuple(window for level in self.levels for window in level.windows)
 
 
 def plan(num_frames: int, fps: float, clip_frames: int, ladder: Sequence[float]) -> Plan:
@@ -94,18 +85,17 @@ def plan(num_frames: int, fps: float, clip_frames: int, ladder: Sequence[float])
     for index in range(top + 1):
         below = 2 ** (top - index)
         windows = tuple(
-            _window(index, fps / below, clip_frames, start=stride * i)
-            for i in range(math.ceil(needed / below))
+            _window(index, clip_frames, start=stride * i) for i in range(math.ceil(needed / below))
         )
         made = stride * len(windows) + 1
         levels.append(Level(fps / below, num_frames if index == top else made, windows))
     return Plan(num_frames, fps, clip_frames, tuple(levels))
 
 
-def _window(level: int, fps: float, clip_frames: int, start: int) -> Window:
+def _window(level: int, clip_frames: int, start: int) -> Window:
     positions = tuple(range(start, start + clip_frames))
     known = tuple(p // 2 if level > 0 and p % 2 == 0 else None for p in positions)
-    return Window(level, fps, positions, known, carried=start > 0)
+    return Window(level, positions, known, carried=start > 0)
 
 
 def _reaches(fps: float, lowest: float) -> bool:

@@ -143,6 +143,16 @@ class Conditioning:
         """Return the same conditioning with the texts at `drop` [batch] ignored."""
         return replace(self, drop=drop)
 
+    def heard(self, projected: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (tokens, which of them may be read [batch, tokens]) of `projected` texts.
+
+        Where the text is to be ignored all tokens are zero and only the first may be read.
+        """
+        kept = ~self.drop[:, None]
+        first = torch.zeros_like(self.text_mask)
+        first[:, 0] = True
+        return projected * kept[..., None], torch.where(kept, self.text_mask, first)
+
     def with_low_res(self, low_res: Tensor, c_aug: Tensor) -> "Conditioning":
         """Return the same conditioning with the lower stage's clip attached."""
         return replace(self, low_res=low_res, c_aug=c_aug)
@@ -290,11 +300,7 @@ class Fit(nn.Module):
         return self._unpatchify(self.out(self.out_norm(patches))), latents
 
     def _context(self, c_noise: Tensor, cond: Conditioning) -> tuple[Tensor, Tensor]:
-        kept = ~cond.drop[:, None]
-        text = self.text(cond.text) * kept[..., None]
-        first = torch.zeros_like(cond.text_mask)
-        first[:, 0] = True
-        text_mask = torch.where(kept, cond.text_mask, first)
+        text, text_mask = cond.heard(self.text(cond.text))
         resolution = self.resolution(cond.resolution) * cond.resolution_known[:, None]
         scalars = [self.noise(c_noise), self.framerate(cond.framerate), resolution]
         if self.aug is not None and cond.c_aug is not None:

@@ -222,11 +222,7 @@ class UNet(nn.Module):
 
     def _conditioning(self, c_noise: Tensor, cond: Conditioning) -> tuple[Tensor, Tensor, Tensor]:
         """Return (embedding [b, e], context tokens [b, n, k], which of them count [b, n])."""
-        kept = ~cond.drop[:, None]
-        text = self.text(cond.text) * kept[..., None]
-        first = torch.zeros_like(cond.text_mask)
-        first[:, 0] = True
-        text_mask = torch.where(kept, cond.text_mask, first)
+        text, text_mask = cond.heard(self.text(cond.text))
         counted = (text * text_mask[..., None]).sum(1)
         mean = counted / text_mask.sum(1, keepdim=True).clamp(min=1)
         noise = self.noise(_sinusoid(c_noise, self.config.base))
