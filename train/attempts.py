@@ -71,8 +71,8 @@ def check_network(run_uri: str, model: ModelConfig, section: str) -> None:
         return
     raise ConfigError(
         f"{section}.preset: the settings ask for {_described(model)}, and the run has a checkpoint "
-        f"of {_described(stored)} at step {state['step']} in {run_uri}; set the preset back to go "
-        "on from there, or train under another run name"
+        f"of {_described(stored)} at step {state['step']} in {run_uri}; set the preset (or the "
+        "text encoder) back to go on from there, or train under another run name"
     )
 
 

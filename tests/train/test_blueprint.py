@@ -51,6 +51,12 @@ def test_plain_edm_is_a_setting_that_reaches_the_checkpoint():
     assert (edm["sigma_in"], edm["sigma_data"]) == (1.0, 0.5)
 
 
+def test_every_number_of_the_diffusion_reaches_the_checkpoint():
+    asked = {"p_mean": 0.5, "p_std": 1.5, "sigma_min": 0.01, "sigma_max": 50.0}
+    edm = Blueprint.build(TrainSettings(diffusion=DiffusionSettings(**asked)), 16, None)
+    assert asked.items() <= edm.to_config()["edm"].items()
+
+
 def test_images_are_videos_unless_the_ablation_is_asked_for():
     ablation = TrainSettings(diffusion=DiffusionSettings(images="still"))
     usual, still = (Blueprint.build(s, 16, None) for s in (TrainSettings(), ablation))

@@ -12,6 +12,7 @@ from train.diffusion.edm import Edm, draw, training_loss
 from train.model.fit import Conditioning
 from train.model.presets import UNETS
 from train.model.unet import UNet, UNetConfig
+from train.model.unet_layers import ResBlock
 
 MICRO = replace(UNETS["unet-micro"], dropout=0.0)
 COUNTS = {  # without and with the tables that tell frames apart
@@ -206,3 +207,12 @@ def test_attention_reads_pixels_and_gives_them_back_without_a_copy():
 def test_a_shape_that_does_not_divide_is_named(change, message):
     with pytest.raises(ValueError, match=message):
         replace(MICRO, **change)
+
+
+def test_a_block_that_halves_takes_the_mean_of_four_pixels_and_one_that_doubles_repeats_them():
+    x = torch.tensor([[0.0, 4.0], [8.0, 12.0]]).repeat(2, 2).expand(1, 32, 4, 4)
+    embedding = torch.ones(1, 8)
+    halved = ResBlock(32, 32, 8, 0.0, 0.5)(x, embedding)  # its own part starts at zero
+    doubled = ResBlock(32, 32, 8, 0.0, 2)(x, embedding)
+    assert torch.equal(halved, torch.full((1, 32, 2, 2), 6.0))
+    assert torch.equal(doubled[0, 0, 0, :4], torch.tensor([0.0, 0.0, 4.0, 4.0]))
