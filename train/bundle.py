@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from infra import storage
 from infra.errors import DataError
 from train.diffusion.edm import Edm
-from train.model.networks import Network, build, config_from_dict
+from train.model.fit import FitConfig
+from train.model.networks import ModelConfig, Network, build, config_from_dict
 
 FORMAT = 1
 KIND = "snapvideo-model"
@@ -73,7 +75,7 @@ def read_config(uri: str) -> dict[str, Any]:
     path = storage.join(uri, "config.json")
     try:
         config = json.loads(storage.read_text(path))
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise DataError(f"{path}: not JSON ({fault}); choose another checkpoint") from fault
     if not isinstance(config, dict) or config.get("kind") != KIND:
         raise DataError(f"{path}: not a checkpoint of snapvideo; choose a folder that it wrote")
@@ -101,9 +103,37 @@ def load(uri: str) -> Bundle:
             weights = safetensors.torch.load(storage.read_bytes(path))
         else:
             weights = safetensors.torch.load_file(storage.local_path(path))
-        model = build(config_from_dict(config["model"]))
+        shape = config_from_dict(config["model"])
+        _check_shapes(shape, weights)  # before memory is taken for what a config claims
+        model = build(shape)
         model.load_state_dict(weights)
         edm = Edm.from_dict(config["edm"])
     except (OSError, SafetensorError, RuntimeError, TypeError, KeyError, ValueError) as fault:
         raise DataError(f"{path}: cannot be used ({fault}); choose another checkpoint") from fault
     return Bundle(model.eval().requires_grad_(False), edm, config)
+
+
+def _check_shapes(config: ModelConfig, weights: dict[str, Tensor]) -> None:
+    """Refuse a config whose network is not the one of these weights.
+
+    Raises:
+        ValueError: It has other tensors, or one has another shape.
+    """
+    if _depth(config) > len(weights):  # even without memory, a layer takes its time to build
+        raise ValueError(f"config.json asks for more layers than the {len(weights)} tensors hold")
+    with torch.device("meta"):
+        wanted = {name: tuple(one.shape) for name, one in build(config).state_dict().items()}
+    found = {name: tuple(one.shape) for name, one in weights.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise ValueError(
+                f"config.json makes {name} {wanted.get(name, 'absent')}, the weights hold "
+                f"{found.get(name, 'none of that name')}"
+            )
+
+
+def _depth(config: ModelConfig) -> int:
+    """Return a number of layers of which each has weights of its own."""
+    if isinstance(config, FitConfig):
+        return config.blocks * max(1, config.layers)
+    return config.res_blocks * len(config.multiples)

@@ -46,14 +46,29 @@ def test_it_lies_in_s3_as_well(saved, s3):
         ({"kind": "x"}, "not a checkpoint"),
         ({"edm": None}, "cannot be used"),
         ({"model": {"kind": "mamba"}}, "kind: 'mamba' is no network"),
-        ({"model": PRESETS["tiny"].to_dict()}, "size mismatch for time_pos"),
-        ({"model": PRESETS["unet-micro"].to_dict()}, "Unexpected key"),
+        ({"model": PRESETS["tiny"].to_dict()}, r"config\.json makes .*the weights hold"),
+        ({"model": PRESETS["unet-micro"].to_dict()}, "the weights hold"),
     ],
 )
 def test_a_config_of_another_format_or_network_is_refused(saved, change, message):
     path = Path(saved, "config.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(DataError, match=message):
+        bundle.load(saved)
+
+
+@pytest.mark.parametrize("claim", [{"latents": 1 << 40}, {"blocks": 1 << 30}])
+def test_a_config_that_claims_more_than_its_weights_takes_no_memory(saved, claim):
+    path = Path(saved, "config.json")
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"model": config["model"] | claim}))
+    with pytest.raises(DataError, match=r"config\.json (makes latents|asks for more layers)"):
+        bundle.load(saved)
+
+
+def test_a_config_of_brackets_alone_is_refused(saved):
+    Path(saved, "config.json").write_text("[" * 200_000)
+    with pytest.raises(DataError, match="not JSON"):
         bundle.load(saved)
 
 
