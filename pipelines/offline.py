@@ -49,7 +49,7 @@ def sample(config: RunConfig, operands: Sequence[str]) -> Iterator[str]:
     settings = config.samples.model_copy(update={"prompts": _prompts(config, operands)})
     with _settings_of_this_command():
         serve.weights.check_device(draw.device)
-        served = serve.weights.find(_models(config), lambda *name: registry(config)(*name))
+        served = serve.weights.find(_models(config), registry(config))
     recipes = [Recipe(request, served) for request in _requests(settings, served.facts)]
     check_formats(draw.format, recipes[0].request.fps)
     course = Course.of(recipes[0].request, served.facts)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 
 from infra import storage, tracking
+from infra.errors import ConfigError
 from pipelines.config import RunConfig
 
 Registry = Callable[[str, str], str]
@@ -14,8 +15,21 @@ STAGE2 = "snapvideo-stage2"
 
 
 def registry(config: RunConfig) -> Registry:
-    """Return what finds a registered model's checkpoint folder in the run's MLflow."""
-    return tracking.connect(config.tracking, config.workspace).resolve
+    """Return what finds a registered model's checkpoint folder in the run's MLflow.
+
+    It connects when it is first asked; looking for a model does not make a run that is not there.
+    """
+
+    def resolve(name: str, version: str) -> str:
+        database = config.mlflow_uri.removeprefix("sqlite:///")
+        if database != config.mlflow_uri and not storage.exists(database):
+            raise ConfigError(
+                f"name: there is no run '{config.name}' in '{config.output}'; train it with "
+                f"snapvideo run --name {config.name} --source DIR, or name a checkpoint's folder"
+            )
+        return tracking.connect(config.tracking, config.workspace).resolve(name, version)
+
+    return resolve
 
 
 def serve_until_interrupted(config: RunConfig) -> None:

@@ -43,6 +43,13 @@ def test_a_checkpoint_folder_alone_is_enough(sample, tmp_path):
     assert not (tmp_path / "runs").exists()  # no run was looked at, no MLflow made
 
 
+def test_a_run_that_is_not_there_is_named_and_not_made(tmp_path, capsys):
+    runs = str(tmp_path / "runs")
+    assert cli.main(["sample", WORDS, "--name", "absent", "--output", runs]) == 2
+    assert f"there is no run 'absent' in '{runs}'" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_every_format_holds_the_same_video_at_its_rate(sample):
     _, files, _ = sample(WORDS, "--fps", "5", "--format", "mp4", "gif", "webp", "png")
     assert [path.name for path in files] == ["0000.mp4", "0000.gif", "0000.webp", "0000"]
