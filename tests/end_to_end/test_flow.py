@@ -1,5 +1,6 @@
 """Videos to captions to training to an MP4 over HTTP, as a user runs it, and killed on the way."""
 
+import functools
 import json
 import os
 import re
@@ -179,6 +180,8 @@ def server(run: Finished, flags: list[str]) -> Iterator[int]:
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        # a shell that starts the tests in the background has them, and so us, ignore Ctrl-C
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert "serving" in process.stdout.readline()
