@@ -1,9 +1,9 @@
 """Training of one variant from one seed: one process, one thread, no Ray and no DeepSpeed.
 
 The optimizer is AdamW, which here learns about as much a step as LAMB does and costs 1 ms where
-LAMB's many small operations cost 14 (train/LOG.md). What is drawn for a clip follows from the seed and
-its place in the order alone, so that all variants see the same clips with the same unit noise in
-the same order.
+LAMB's many small operations cost 14 (train/LOG.md). What is drawn for a clip follows from the seed
+and its place in the order alone, so that all variants see the same clips with the same unit noise
+in the same order.
 """
 
 import logging
