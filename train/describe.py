@@ -10,13 +10,16 @@ workspaces come on top; how it compares with real runs is in `infra/bench/README
 """
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from infra.errors import ConfigError
 from train.diffusion.edm import Draws, Edm, training_loss
+from train.diffusion.edm import Network as Called
 from train.diffusion.guidance import Guidance, GuidedDenoiser, Known
 from train.footprint import STAGES, WORD, Activations, Precision, TrainingMemory, training_memory
 from train.meter import Meter, pretended, real
@@ -185,9 +188,8 @@ def _config(preset: str, setup: Setup) -> ModelConfig:
     )
 
 
-def training_pass(preset: str, network: Network, setup: Setup) -> Meter:
-    """Return the meter of a worker's forward and backward pass."""
-    config = network.config
+def in_precision(network: Callable[..., Any], kind: torch.dtype, device: str = "cpu") -> Called:
+    """Return the network with its matrix products in `kind`; float32 leaves it as it is."""
 
     def cast(
         x: Tensor,
@@ -196,10 +198,18 @@ def training_pass(preset: str, network: Network, setup: Setup) -> Meter:
         prev_latents: Tensor | None = None,
         prev_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=setup.precision == "bf16"):
+        with torch.autocast(device, kind, enabled=kind != torch.float32):
             f, latents = network(x, c_noise, cond, prev_latents, prev_mask)
         return f, latents
 
+    return cast
+
+
+def training_pass(preset: str, network: Network, setup: Setup) -> Meter:
+    """Return the meter of a worker's forward and backward pass."""
+    config = network.config
+    kind = torch.bfloat16 if setup.precision == "bf16" else torch.float32
+    cast = in_precision(network, kind)
     meter = Meter(network.parameters())
     with meter:
         meter.gradients_of(network)

@@ -10,7 +10,6 @@ networks get the same threads, precision, optimizer and, with --compile, torch.c
 
 import argparse
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from infra.bench.timing import Case, Times, commit, interleaved, machine, matmul, say
-from train.describe import conditioning
-from train.diffusion.edm import Draws, Edm, training_loss
+from train.describe import conditioning, in_precision
+from train.diffusion.edm import Draws, Edm, Network, training_loss
 from train.diffusion.guidance import Guidance, GuidedDenoiser
 from train.meter import Meter, pretended
 from train.model.fit import Conditioning, FitConfig
@@ -53,19 +52,6 @@ class Subject:
         """Run the network through torch.compile from now on."""
         self.forward = torch.compile(self.network, fullgraph=True)
 
-    def __call__(
-        self,
-        x: Tensor,
-        c_noise: Tensor,
-        cond: Conditioning,
-        prev_latents: Tensor | None = None,
-        prev_mask: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Call the network in the precision under test."""
-        with self._cast():
-            f, latents = self.forward(x, c_noise, cond, prev_latents, prev_mask)
-        return f, latents
-
     def training_step(self) -> None:
         """Make one step, optimizer included."""
         if self.optimizer is None:
@@ -85,12 +71,12 @@ class Subject:
             drop=ones < 0,
             carry=ones > 0 if self.config.carries else None,
         )
-        return training_loss(self, clips, self._cond(), self.edm, draws).mean()
+        return training_loss(self._network(), clips, self._cond(), self.edm, draws).mean()
 
     def sampling_step(self) -> None:
         """Make one guided evaluation with the latents of an earlier one."""
         self.network.eval()
-        denoise = GuidedDenoiser(self, self.edm, self._cond(), Guidance())
+        denoise = GuidedDenoiser(self._network(), self.edm, self._cond(), Guidance())
         x = torch.randn(self.batch, *self.config.clip_shape, device=self.device).double()
         sigma = torch.full((), 0.5, dtype=torch.float64, device=self.device)
         denoise(x, sigma, (0, 2), self._latents())
@@ -104,8 +90,9 @@ class Subject:
     def _cond(self) -> Conditioning:
         return conditioning(self.config, self.batch, self.text_tokens).to(self.device)
 
-    def _cast(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, self.kind, enabled=self.kind != torch.float32)
+    def _network(self) -> Network:
+        """Return the network in the precision under test."""
+        return in_precision(self.forward, self.kind, self.device.type)
 
 
 @dataclass(frozen=True)
