@@ -85,9 +85,9 @@ def sweep(todo: Sequence[Job], processes: int) -> None:
                 finished = len(left) - len(pending)
                 left_s = (time.perf_counter() - begun) / finished * len(pending)
                 log.info("runs done=%d left=%d left_s=%.0f", finished, len(pending), left_s)
-        except BaseException:
-            _give_up(pool)
-            raise
+        finally:
+            if pending:  # a run failed, or Ctrl-C
+                _give_up(pool)
 
 
 def read(job: Job) -> dict[str, Any] | None:
