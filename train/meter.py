@@ -69,10 +69,10 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
     def __torch_dispatch__(
         self,
         func: Any,  # noqa: ANN401 - PyTorch's operators have no public type
-        types: Any,  # noqa: ANN401
+        types: Any,  # noqa: ANN401 - as above
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401 - whatever the operator returns
         """Run one operator and count it."""
         out = func(*args, **(kwargs or {}))
         self.flops += _flops(func, args, kwargs or {}, out)
@@ -111,7 +111,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
         self.peak_bytes_aside = max(self.peak_bytes_aside, self.live_bytes - self._bytes_aside)
 
 
-def _flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:  # noqa: ANN401
+def _flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:  # noqa: ANN401 - operators, as above
     packet = getattr(func, "_overloadpacket", None)
     if packet in flop_registry:
         return int(flop_registry[packet](*args, **kwargs, out_val=out))

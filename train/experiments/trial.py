@@ -30,7 +30,7 @@ class Outcome:
     """What one run gave.
 
     Attributes:
-        measures: By name; see `MEASURES`.
+        measures: By name; see `report.COLUMNS`.
         parameters: Weights of the network.
         train_s: CPU seconds of training.
         sample_s: CPU seconds of sampling.
@@ -134,7 +134,7 @@ def denoising_error(model: Fit, variant: Variant, held_out: Library) -> float:
 
 
 def measured(videos: Floats, stills: Floats, asked: Library) -> dict[str, float]:
-    """Return every measure of sampled videos and stills [n, 3, t, h, w]; see `MEASURES`."""
+    """Return every measure of sampled videos and stills [n, 3, t, h, w]; see `report.COLUMNS`."""
     there = real()
     return {
         "fid": there.eye.fid(measures.middle(there.videos), measures.middle(videos)),
