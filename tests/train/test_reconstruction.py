@@ -6,33 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.train.walks import carrying_fit, prompts
 from train.diffusion.edm import Edm
 from train.diffusion.guidance import Guidance, GuidedDenoiser, Known
 from train.diffusion.sampler import SamplerState, begin, finish, noise_levels, unit_noise, walk
-from train.model.fit import Conditioning, Fit
-from train.model.presets import PRESETS
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "reconstruction.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def fit():
-    torch.manual_seed(0)
-    model = Fit(PRESETS["micro"])
-    with torch.no_grad():
-        model.carry_norm.gain.fill_(0.5)  # otherwise latents are handed over without effect
-    return model.eval().requires_grad_(requires_grad=False)
-
-
-def prompts(batch):
-    return Conditioning(
-        text=torch.randn(1, 4, 16, generator=torch.Generator().manual_seed(2)).repeat(batch, 1, 1),
-        text_mask=torch.ones(batch, 4, dtype=torch.bool),
-        drop=torch.zeros(batch, dtype=torch.bool),
-        framerate=torch.ones(batch),
-        resolution=torch.zeros(batch, 2),
-        resolution_known=torch.ones(batch, dtype=torch.bool),
-    )
+    return carrying_fit()
 
 
 def best_network(edm, frames, correlation):

@@ -9,11 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.train.walks import carrying_fit, prompts
 from train.diffusion.edm import Edm
 from train.diffusion.guidance import Guidance, GuidedDenoiser, squeezed
 from train.diffusion.sampler import SamplerState, begin, finish, noise_levels, unit_noise, walk
-from train.model.fit import Conditioning, Fit
-from train.model.presets import PRESETS
 
 DATA = Path(__file__).parents[1] / "data"
 GOLDEN = json.loads((DATA / "sampler.json").read_text())
@@ -37,23 +36,7 @@ def gaussian_ends(edm, variance, steps, *, mean=0.0, unit=1.0, solver="heun"):
 
 @pytest.fixture(scope="module")
 def fit():
-    torch.manual_seed(0)
-    model = Fit(PRESETS["micro"])
-    with torch.no_grad():
-        model.carry_norm.gain.fill_(0.5)  # otherwise latents are handed over without effect
-    return model.eval()
-
-
-def prompts(batch):
-    generator = torch.Generator().manual_seed(2)
-    return Conditioning(
-        text=torch.randn(1, 4, 16, generator=generator).expand(batch, -1, -1),
-        text_mask=torch.ones(batch, 4, dtype=torch.bool),
-        drop=torch.zeros(batch, dtype=torch.bool),
-        framerate=torch.ones(batch),
-        resolution=torch.zeros(batch, 2),
-        resolution_known=torch.ones(batch, dtype=torch.bool),
-    )
+    return carrying_fit()
 
 
 def test_noise_levels_fall_from_80_to_0():
