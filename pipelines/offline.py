@@ -3,7 +3,6 @@
 snapvideo sample "a red circle moves left" --name demo --format mp4 gif --preview 6
 """
 
-import contextlib
 import logging
 import math
 import sys
@@ -26,12 +25,7 @@ from serve.schema import ModelFacts, VideoRequest
 log = logging.getLogger(__name__)
 
 _NO_STAGE = "none"
-_NAMES = {
-    "serve.models.": "draw.",
-    "serve.device": "draw.device",
-    "text.model ": "draw.text_model ",
-}
-"""How faults of serving name a setting -> how this command's settings do."""
+_NAMES = serve.weights.Names(models="draw", device="draw.device")
 
 
 def sample(config: RunConfig, operands: Sequence[str]) -> Iterator[str]:
@@ -47,9 +41,8 @@ def sample(config: RunConfig, operands: Sequence[str]) -> Iterator[str]:
     """
     draw = config.draw
     settings = config.samples.model_copy(update={"prompts": _prompts(config, operands)})
-    with _settings_of_this_command():
-        serve.weights.check_device(draw.device)
-        served = serve.weights.find(_models(config), registry(config))
+    serve.weights.check_device(draw.device, _NAMES)
+    served = serve.weights.find(_models(config), registry(config), _NAMES)
     recipes = [Recipe(request, served) for request in _requests(settings, served.facts)]
     check_formats(draw.format, recipes[0].request.fps)
     course = Course.of(recipes[0].request, served.facts)
@@ -73,8 +66,7 @@ def _made(
 ) -> Iterator[tuple[Recipe, Frames, dict[str, Frames]]]:
     """Yield each recipe with its frames and what they looked like at the moments."""
     began_s = time.monotonic()
-    with _settings_of_this_command():
-        generator = serve.weights.load(recipes[0].served, draw.device)
+    generator = serve.weights.load(recipes[0].served, draw.device, _NAMES)
     shapes = [stage.network.config.clip_shape for stage in generator.stages]
     progress = Progress(len(recipes), tuple(math.prod(shape) for shape in shapes))
     for start in range(0, len(recipes), draw.batch):
@@ -159,15 +151,3 @@ def _requests(settings: SampleSettings, facts: ModelFacts) -> list[VideoRequest]
         )
         for prompt, seed in settings.wanted()
     ]
-
-
-@contextlib.contextmanager
-def _settings_of_this_command() -> Iterator[None]:
-    """Name the settings in a fault of serving as this command does."""
-    try:
-        yield
-    except ConfigError as fault:
-        text = str(fault)
-        for theirs, ours in _NAMES.items():
-            text = text.replace(theirs, ours)
-        raise ConfigError(text) from fault

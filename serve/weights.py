@@ -12,6 +12,7 @@ import math
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,21 +34,35 @@ _REGISTERED = re.compile(r"([\w.-]+)@([\w.-]+)")
 _TAIL_BYTES = 1 << 20
 
 
-def find(models: ModelSettings, registry: Registry | None = None) -> Served:
+@dataclass(frozen=True)
+class Names:
+    """What faults call the settings that models and device come from."""
+
+    models: str = "serve.models"
+    device: str = "serve.device"
+
+
+_SERVING = Names()
+
+
+def find(
+    models: ModelSettings, registry: Registry | None = None, names: Names = _SERVING
+) -> Served:
     """Return where the weights lie and what they make.
 
     Args:
         models: Paths, URIs, or registered `name@alias`.
         registry: Looks registered names up; without it they are refused.
+        names: Whose settings these are.
 
     Raises:
         ConfigError: A setting names nothing that can be served together.
     """
-    stage1, first = _checkpoint("stage1", models.stage1, registry, stage=1)
+    stage1, first = _checkpoint(f"{names.models}.stage1", models.stage1, registry, stage=1)
     uris, configs = [stage1], [first]
     if models.stage2:
-        stage2, second = _checkpoint("stage2", models.stage2, registry, stage=2)
-        _check_pair(models, first, second)
+        stage2, second = _checkpoint(f"{names.models}.stage2", models.stage2, registry, stage=2)
+        _check_pair(models, first, second, names)
         uris.append(stage2)
         configs.append(second)
     model = configs[-1]["model"]
@@ -58,7 +73,7 @@ def find(models: ModelSettings, registry: Registry | None = None) -> Served:
         num_frames=model["frames"],
         height_px=model["height"],
         width_px=model["width"],
-        framerates=_framerates(models, first),
+        framerates=_framerates(models, first, names),
         has_stage2=len(uris) == 2,
     )
     return Served(
@@ -71,7 +86,7 @@ def find(models: ModelSettings, registry: Registry | None = None) -> Served:
     )
 
 
-def check_device(device: str) -> None:
+def check_device(device: str, names: Names = _SERVING) -> None:
     """Refuse a GPU that is not here.
 
     Raises:
@@ -79,12 +94,12 @@ def check_device(device: str) -> None:
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            "serve.device: cuda is asked for, but no GPU is seen here; set it to auto or cpu, or "
-            "install the CUDA build of torch and check `nvidia-smi`"
+            f"{names.device}: cuda is asked for, but no GPU is seen here; set it to auto or cpu, "
+            "or install the CUDA build of torch and check `nvidia-smi`"
         )
 
 
-def load(served: Served, device: str) -> Generator:
+def load(served: Served, device: str, names: Names = _SERVING) -> Generator:
     """Return a generator over the weights, on `device` (auto, cpu or cuda).
 
     Raises:
@@ -92,7 +107,7 @@ def load(served: Served, device: str) -> Generator:
             device is not here.
         DataError: A checkpoint is damaged.
     """
-    check_device(device)
+    check_device(device, names)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     uris = [uri for uri in (served.stage1, served.stage2) if uri]
@@ -104,7 +119,7 @@ def load(served: Served, device: str) -> Generator:
     return Generator(
         stages[0],
         stages[1] if len(stages) == 2 else None,
-        _encoder(served.text_model, bundles[0].config["text_encoder"], device),
+        _encoder(served.text_model, bundles[0].config["text_encoder"], device, names),
         framerates=served.facts.framerates,
         source_size=(served.source_height_px, served.source_width_px) if known else None,
         device=device,
@@ -112,7 +127,7 @@ def load(served: Served, device: str) -> Generator:
 
 
 def _checkpoint(
-    field: str, named: str, registry: Registry | None, stage: int
+    setting: str, named: str, registry: Registry | None, stage: int
 ) -> tuple[str, dict[str, Any]]:
     try:
         uri = storage.absolute(_looked_up(named, registry))
@@ -120,12 +135,10 @@ def _checkpoint(
         foreign.check_config(config)
     except (ConfigError, DataError) as fault:
         way_out = "" if _REGISTERED.fullmatch(named) else "; name a folder with a config.json in it"
-        raise ConfigError(
-            f"serve.models.{field}: {named!r} cannot be served: {fault}{way_out}"
-        ) from fault
+        raise ConfigError(f"{setting}: {named!r} cannot be served: {fault}{way_out}") from fault
     if config["stage"] != stage:
         raise ConfigError(
-            f"serve.models.{field}: {named!r} is a checkpoint of stage {config['stage']}; "
+            f"{setting}: {named!r} is a checkpoint of stage {config['stage']}; "
             f"stage {stage} is needed here"
         )
     return uri, config
@@ -140,52 +153,56 @@ def _looked_up(named: str, registry: Registry | None) -> str:
     return registry(registered[1], registered[2])
 
 
-def _check_pair(models: ModelSettings, first: dict[str, Any], second: dict[str, Any]) -> None:
-    frames, upper = first["model"]["frames"], second["model"]["frames"]
-    if frames != upper:
+def _check_pair(
+    models: ModelSettings, first: dict[str, Any], second: dict[str, Any], names: Names
+) -> None:
+    lower, upper = f"{names.models}.stage1", f"{names.models}.stage2: {models.stage2!r}"
+    frames = [config["model"]["frames"] for config in (first, second)]
+    if frames[0] != frames[1]:
         raise ConfigError(
-            f"serve.models.stage2: {models.stage2!r} makes {upper} frames, serve.models.stage1 "
-            f"{frames}; name two stages of one run"
+            f"{upper} makes {frames[1]} frames, {lower} {frames[0]}; name two stages of one run"
         )
     reads, size = second.get("low_res"), {key: first["model"][key] for key in ("height", "width")}
     if reads not in (None, size):
         raise ConfigError(
-            f"serve.models.stage2: {models.stage2!r} enlarges clips of {reads}, "
-            f"serve.models.stage1 makes {size}; name two stages of one run"
+            f"{upper} enlarges clips of {reads}, {lower} makes {size}; name two stages of one run"
         )
     encoders = [config["text_encoder"]["encoder_id"] for config in (first, second)]
     if encoders[0] != encoders[1]:
         raise ConfigError(
-            f"serve.models.stage2: {models.stage2!r} reads the text encoder {encoders[1]}, "
-            f"serve.models.stage1 {encoders[0]}; name two stages of one run"
+            f"{upper} reads the text encoder {encoders[1]}, {lower} {encoders[0]}; name two stages "
+            "of one run"
         )
 
 
-def _framerates(models: ModelSettings, config: dict[str, Any]) -> tuple[float, ...]:
+def _framerates(models: ModelSettings, config: dict[str, Any], names: Names) -> tuple[float, ...]:
     """Return the framerates of the videos it saw; stills count as infinitely fast, and not here."""
     found = tuple(float(fps) for fps in config["framerates"] if math.isfinite(fps))
     if not found:
         raise ConfigError(
-            f"serve.models.stage1: {models.stage1!r} lists no finite framerate, so it was trained "
-            "on stills only; name a checkpoint that has seen videos"
+            f"{names.models}.stage1: {models.stage1!r} lists no finite framerate, so it was "
+            "trained on stills only; name a checkpoint that has seen videos"
         )
     return found
 
 
-def _encoder(model: str, wanted: dict[str, Any], device: str) -> TextEncoder:
-    encoder = TextEncoder(
-        TextSettings(
-            model=model,
-            revision=wanted["revision"],
-            max_tokens=wanted["max_tokens"],
-            dtype=wanted.get("dtype", "float32"),
-            device="cuda" if device == "cuda" else "cpu",
-        )
+def _encoder(model: str, wanted: dict[str, Any], device: str, names: Names) -> TextEncoder:
+    setting = f"{names.models}.text_model"
+    settings = TextSettings(
+        model=model,
+        revision=wanted["revision"],
+        max_tokens=wanted["max_tokens"],
+        dtype=wanted.get("dtype", "float32"),
+        device="cuda" if device == "cuda" else "cpu",
     )
+    try:
+        encoder = TextEncoder(settings)
+    except ConfigError as fault:
+        raise ConfigError(f"{setting}: {fault}") from fault
     if encoder.encoder_id != wanted["encoder_id"]:
         raise ConfigError(
-            f"serve.models.text_model: {model!r} is the encoder {encoder.encoder_id}, the weights "
-            f"were trained with {wanted['encoder_id']}; name that one"
+            f"{setting}: {model!r} is the encoder {encoder.encoder_id}, the weights were trained "
+            f"with {wanted['encoder_id']}; name that one"
         )
     return encoder
 

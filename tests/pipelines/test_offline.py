@@ -153,7 +153,7 @@ def test_a_prompt_that_is_too_long_is_made_with_a_warning(sample):
         (["x", "--per-prompt", "1000000000"], "samples.per_prompt: Input should be less than or"),
         (["x", "--prompts-file", "/no/such"], "draw.prompts_file: /no/such: no such file"),
         (["x", "--prompts-file", "/dev/null"], "draw.prompts_file: /dev/null has no prompts"),
-        (["x", "--text-model", "/no/such"], "draw.text_model '/no/such'"),
+        (["x", "--text-model", "/no/such"], "draw.text_model: text.model '/no/such'"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused_by_name(sample, words, expected):
