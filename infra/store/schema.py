@@ -1,17 +1,21 @@
 """The columns of every table: where stages meet.
 
-Tables are append-only; a column is added by raising `FORMAT` with a migration, never edited in
-place. Identity is content: see `source_id` and `clip_id` in `pipelines/steps`.
+Tables are append-only: where a newer row says more about the same thing, the newest counts
+(`commit_seq`). Columns and tables are only ever added, with a higher `FORMAT`; rows that were
+written before read as null there. Identity is content: `source_id` and `clip_id` are hashes.
 """
 
 from typing import Literal
 
 import pyarrow as pa
 
-FORMAT = 1
+FORMAT = 2
 """Version of the dataset's layout; written to `dataset.json` and checked on opening."""
 
-TableName = Literal["clips", "captions", "scores", "embeddings", "quarantine", "recipes"]
+TableName = Literal[
+    "sources", "clips", "captions", "scores", "vectors", "duplicates", "embeddings", "quarantine",
+    "recipes",
+]  # fmt: skip
 
 _text: pa.DataType = pa.string()
 _int: pa.DataType = pa.int64()
@@ -24,6 +28,29 @@ _box: pa.DataType = pa.struct([("x", _int), ("y", _int), ("w", _int), ("h", _int
 def _columns(types: dict[str, pa.DataType]) -> pa.Schema:
     return pa.schema(types)
 
+
+SOURCES = _columns(
+    {
+        "source_uri": _text,  # the newest row of a URI says what is known of it
+        "source_root": _text,  # what was listed when it was found: a folder, prefix or manifest
+        "partition": _text,
+        "stamp": _text,  # changes when the media may have changed
+        "caption_stamp": _text,  # changes when a sidecar caption may have changed
+        "source_id": _text,  # SHA-256 of its bytes; empty where they could not be read
+        "status": _text,  # ok, refused, vanished
+        "reason": _text,  # why it is refused
+        "retryable": _bool,
+        "attempts": _int,
+        "ingest_id": _text,  # the settings that decided what became of it
+        "transform_id": _text,
+        "size_bytes": _int,
+        "num_clips": _int,
+        "metadata": _text,  # JSON: what a manifest or sidecar says besides the caption
+        "run_id": _text,
+        "at": _time,
+        "commit_seq": _int,  # larger is newer
+    }
+)
 
 CLIPS = _columns(
     {
@@ -100,6 +127,28 @@ SCORES = _columns(
     {"clip_id": _text, "scorer": _text, "version": _text, "value": _float, "run_id": _text}
 )
 
+VECTORS = _columns(
+    {
+        "clip_id": _text,
+        "encoder_id": _text,
+        "width": _int,
+        "values": pa.binary(),  # float16, little-endian, [width], unit length
+        "run_id": _text,
+    }
+)
+
+DUPLICATES = _columns(
+    {
+        "clip_id": _text,  # the one to leave out
+        "of_clip_id": _text,  # the one that stays
+        "method": _text,  # phash, or the encoder_id whose vectors were compared
+        "version": _text,  # what the decision depends on besides the two clips
+        "distance": _float,
+        "run_id": _text,
+        "at": _time,
+    }
+)
+
 EMBEDDINGS = _columns(
     {
         "text_hash": _text,
@@ -115,6 +164,8 @@ QUARANTINE = _columns(
     {
         "source_uri": _text,
         "source_id": _text,
+        "clip_id": _text,  # where one clip of a source is refused
+        "policy_id": _text,  # the settings that refused it, where others might not
         "stage": _text,
         "reason": _text,
         "message": _text,
@@ -141,9 +192,12 @@ RECIPES = _columns(
 )
 
 SCHEMAS: dict[TableName, pa.Schema] = {
+    "sources": SOURCES,
     "clips": CLIPS,
     "captions": CAPTIONS,
     "scores": SCORES,
+    "vectors": VECTORS,
+    "duplicates": DUPLICATES,
     "embeddings": EMBEDDINGS,
     "quarantine": QUARANTINE,
     "recipes": RECIPES,
