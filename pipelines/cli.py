@@ -19,6 +19,7 @@ from infra.config import load
 from infra.errors import ConfigError, SnapvideoError
 from pipelines import commands, flags
 from pipelines.config import RunConfig
+from pipelines.datasets import actions
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Command:
     """Sections of the settings whose keys are this command's short flags."""
     examples: tuple[str, ...] = ()
     """What follows `snapvideo` in calls that show what it can do."""
+    has_actions: bool = False
+    """Whether its first word says what to do (`pipelines.datasets.actions`)."""
 
 
 COMMANDS = {
@@ -61,9 +64,12 @@ COMMANDS = {
     ),
     "serve": Command("", "Answer the videos API over HTTP until interrupted.", commands.serve),
     "dataset": Command(
-        "show|verify|release",
-        "Look at a dataset, check every byte of it, pin it.",
+        "ACTION",
+        "show, history, diff, verify, release, vacuum, compact, export, preview.",
         commands.dataset,
+        sections=("dataset",),
+        examples=("dataset show --name demo", "dataset ACTION --help"),
+        has_actions=True,
     ),
     "model": Command(
         "list|describe PRESET",
@@ -104,8 +110,10 @@ def _call(name: str, rest: Sequence[str]) -> int:
         raise ConfigError(f"unknown command '{name}'; {hint}")
     words = flags.parse(rest, RunConfig, command.sections)
     if command.sections and (words.has("--help") or words.has("-h")):
-        sys.stdout.write(_explained(name, command))
+        sys.stdout.write(_explained(name, command, words.operands))
         return 0
+    if command.has_actions:
+        actions.check(words.operands, words.given)
     if command.first_is_config and words.operands and not words.has("--config"):
         words.rest += ["--config", words.operands.pop(0)]
     config = load(
@@ -127,13 +135,17 @@ def _message(fault: SnapvideoError) -> str:
     return str(cause if isinstance(cause, SnapvideoError) else fault)
 
 
-def _explained(name: str, command: Command) -> str:
-    """Return the help of a command with short flags."""
-    lines = [f"usage: snapvideo {name} {command.words} [--flag VALUE ...]", "", command.summary, ""]
-    lines += [f"  snapvideo {example}" for example in command.examples]
+def _explained(name: str, command: Command, operands: Sequence[str]) -> str:
+    """Return the help of a command with short flags, or of one of its actions."""
+    action = actions.find(operands[0]) if command.has_actions and operands else None
+    about, keys = action or command, action.keys if action else None
+    words = f"{operands[0]} {action.words}".rstrip() if action else command.words
+    lines = [f"usage: snapvideo {name} {words} [--flag VALUE ...]", "", about.summary, ""]
+    lines += [*actions.overview(), ""] if command.has_actions and not action else []
+    lines += [f"  snapvideo {example}" for example in about.examples]
     lines += [
         "",
-        flags.explain(RunConfig, command.sections),
+        flags.explain(RunConfig, command.sections, keys),
         "Also --name and --output (which run is meant), --config FILE.yaml, and any",
         "--section.key VALUE of the settings that all commands share: `snapvideo run --help`.",
         "",

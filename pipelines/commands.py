@@ -95,15 +95,16 @@ def serve(config: RunConfig, operands: Sequence[str]) -> int:
 
 
 def dataset(config: RunConfig, operands: Sequence[str]) -> int:
-    """Show, verify or pin the run's dataset."""
-    from pipelines import dataset as datasets
+    """Look at the run's dataset, or the one named; check it, pin it, tidy it, hand it on."""
+    from pipelines.datasets import actions
 
-    calls = {"show": datasets.show, "verify": datasets.verify, "release": datasets.release}
     action, *rest = operands or ["show"]
-    if action not in calls:
-        raise ConfigError(f"dataset: unknown action '{action}'; known: {', '.join(calls)}")
-    sys.stdout.write(calls[action](storage.join(config.workspace, "dataset"), *rest) + "\n")
-    return 0
+    root = config.dataset.root or storage.join(config.workspace, "dataset")
+    beside = config.workspace if not config.dataset.root else "."
+    asked = actions.Asked(root, config.dataset, tuple(rest), beside=beside)
+    text, code = actions.run(asked, action)
+    sys.stdout.write(text + "\n")
+    return code
 
 
 def model(config: RunConfig, operands: Sequence[str]) -> int:

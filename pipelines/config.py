@@ -11,6 +11,7 @@ from infra.cluster import ClusterSettings
 from infra.config import Settings
 from infra.tracking import TrackingSettings, tracking_uri
 from pipelines.corpus_config import CorpusSettings
+from pipelines.datasets.config import DatasetSettings
 from pipelines.ingest_config import IngestSettings
 from pipelines.models_config import DescribeSettings
 from pipelines.samples_config import DrawSettings, SampleSettings
@@ -62,6 +63,8 @@ class RunConfig(Settings):
     """What is sampled: at the end of a run, and by `snapvideo sample`."""
     draw: DrawSettings = DrawSettings()
     """From which weights `snapvideo sample` makes that, and into which files."""
+    dataset: DatasetSettings = DatasetSettings()
+    """What `snapvideo dataset` looks at, and how."""
     describe: DescribeSettings = DescribeSettings()
     """What the figures of `snapvideo model describe` hold for."""
     serve: ServeSettings = ServeSettings()

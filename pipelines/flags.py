@@ -2,7 +2,8 @@
 
 A command may name sections whose keys need no prefix: `snapvideo sample "a red circle" --fps 24`
 says `samples.fps`. Those keys are taken here, also to write the command's help; every other flag
-is tyro's (`infra.config`).
+is tyro's (`infra.config`). A yes-or-no flag alone says yes. A key that Python would not have, such
+as `json_`, loses its last underscore.
 """
 
 import difflib
@@ -62,23 +63,26 @@ def parse(words: Sequence[str], cls: type[Settings], sections: Sequence[str] = (
             _check_known(flag, key, cls, own)
             found.rest += [word, *([] if equals else _values(left, _is_many(key, cls)))]
             continue
-        section, info = own[key]
-        values = [value] if equals else _values(left, _is_tuple(info))
+        section, name, info = own[key]
+        values = [value] if equals else _values_of(info, left)
         if not values:
             raise ConfigError(f"{flag} needs a value after it: {flag} {_kind(info.annotation)}")
-        found.given.setdefault(section, {})[key] = values if _is_tuple(info) else values[0]
+        found.given.setdefault(section, {})[name] = values if _is_tuple(info) else values[0]
     return found
 
 
-def explain(cls: type[Settings], sections: Sequence[str]) -> str:
-    """Return the short flags with their defaults, section by section."""
+def explain(cls: type[Settings], sections: Sequence[str], keys: Sequence[str] | None = None) -> str:
+    """Return the short flags with their defaults, section by section; of `keys` where given."""
     blocks = []
     for section in sections:
         info = cls.model_fields[section]
         lines = [f"{info.description}".replace("\n", " ")]
         for name, one in _section(info).items():
-            head = f"  --{name.replace('_', '-')} {_kind(one.annotation)}"
-            lines += _entry(head, f"{one.description} {_default(one)}")
+            if keys is not None and name not in keys:
+                continue
+            head = f"  --{_spelled(name).replace('_', '-')} {_kind(one.annotation)}"
+            text = " ".join(f"{one.description}".split())
+            lines += _entry(head, f"{text} {_default(one)}")
         blocks.append("\n".join(lines) + "\n")
     return "\n".join(blocks)
 
@@ -92,13 +96,17 @@ def _entry(head: str, text: str) -> list[str]:
     return [head, *(" " * _HEAD + line for line in lines)]
 
 
-def _own(cls: type[Settings], sections: Sequence[str]) -> dict[str, tuple[str, FieldInfo]]:
+def _own(cls: type[Settings], sections: Sequence[str]) -> dict[str, tuple[str, str, FieldInfo]]:
     """Return where each short key belongs; of two sections with one key the first has it."""
-    found: dict[str, tuple[str, FieldInfo]] = {}
+    found: dict[str, tuple[str, str, FieldInfo]] = {}
     for section in sections:
         for name, info in _section(cls.model_fields[section]).items():
-            found.setdefault(name, (section, info))
+            found.setdefault(_spelled(name), (section, name, info))
     return found
+
+
+def _spelled(name: str) -> str:
+    return name.rstrip("_")
 
 
 def _section(info: FieldInfo) -> Mapping[str, FieldInfo]:
@@ -116,6 +124,13 @@ def _values(left: list[str], many: bool) -> list[str]:
     return values
 
 
+def _values_of(info: FieldInfo, left: list[str]) -> list[str]:
+    """Take the values of a short flag; a yes-or-no flag needs none."""
+    if info.annotation is bool and (not left or left[0] not in ("true", "false")):
+        return ["true"]
+    return _values(left, _is_tuple(info))
+
+
 def _is_tuple(info: FieldInfo) -> bool:
     return get_origin(info.annotation) is tuple
 
@@ -126,7 +141,7 @@ def _is_many(key: str, cls: type[Settings]) -> bool:
 
 
 def _check_known(
-    flag: str, key: str, cls: type[Settings], own: Mapping[str, tuple[str, FieldInfo]]
+    flag: str, key: str, cls: type[Settings], own: Mapping[str, tuple[str, str, FieldInfo]]
 ) -> None:
     if not own or "." in key or flag == "-h":
         return

@@ -16,6 +16,8 @@ class Picture(Settings):
     """Files."""
     seed: int = 0
     """Of the picture."""
+    json_: bool = False
+    """For a program."""
 
 
 class Tree(Settings):
@@ -102,3 +104,23 @@ def test_the_help_says_kind_meaning_and_default():
     assert lines[0] == "What is drawn."
     assert lines[1].split() == ["--size", "INT", "Pixels.", "[4]"]
     assert lines[2].split() == ["--kinds", "TEXT", "...", "Files.", "[png]"]
+
+
+@pytest.mark.parametrize(
+    ("words", "json", "operands"),
+    [
+        (["--json", "one"], True, ["one"]),
+        (["--json", "false", "one"], False, ["one"]),
+        (["--json=true"], True, []),
+        (["one", "--json"], True, ["one"]),
+    ],
+)
+def test_a_yes_or_no_flag_alone_says_yes(words, json, operands):
+    found, tree = read(*words)
+    assert (tree.picture.json_, found) == (json, operands)
+
+
+def test_help_may_be_of_some_keys_only():
+    text = explain(Tree, ("picture",), ("size", "json_"))
+    assert "--json BOOL" in text
+    assert "--kinds" not in text

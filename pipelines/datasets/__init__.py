@@ -1,0 +1,1 @@
+"""What `snapvideo dataset` does: look at a dataset, check it, pin it, tidy it, hand it on."""
