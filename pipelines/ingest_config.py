@@ -2,7 +2,7 @@
 
 import hashlib
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from infra.config import Settings
 from infra.stills import Limits
@@ -45,24 +45,45 @@ class CutSettings(Settings):
     """H.264 quality of clips that must be encoded again (0 best)."""
 
 
+class TaskSettings(Settings):
+    """What one task of the ingest reserves and how many run at once."""
+
+    cpus: PositiveFloat = 1.0
+    """CPU slots of a task; decoding uses one thread."""
+    memory_mib: NonNegativeInt = 0
+    """Memory that a task reserves where it decodes, MiB; 0 reserves none."""
+    max_tasks: NonNegativeInt = 0
+    """Tasks that run at once, over the whole cluster; 0 is as many as its CPU slots hold."""
+
+
 class IngestSettings(Settings):
-    """Everything `ingest_partition` takes besides files."""
+    """Everything the ingest takes besides its sources."""
 
     accept: AcceptSettings = AcceptSettings()
     """What is refused."""
     cut: CutSettings = CutSettings()
     """How sources become clips."""
+    tasks: TaskSettings = TaskSettings()
+    """What its tasks reserve."""
     max_refused_share: float = Field(default=0.5, ge=0, le=1)
     """Share of a partition's files that may be refused before the run fails."""
     files_per_task: PositiveInt = 128
-    """Files that one task handles; their clips share a media shard."""
+    """Files that one task handles; their clips share a media shard: what a kill can cost a task."""
+    max_shard_mib: PositiveInt = 512
+    """Largest media shard, MiB; a task whose clips are more begins another."""
     clips_per_commit: PositiveInt = 1000
-    """Clips between two commits: what a kill can cost."""
+    """Most clips between two commits; finished tasks are committed as they come."""
     file_timeout_s: PositiveFloat = 900.0
     """Longest time for one file before its process is killed, seconds."""
 
     @property
     def transform_id(self) -> str:
         """Identity of the cutting: the same source cut otherwise gives other clips."""
-        words = f"cut-1 {self.accept.min_frames} {self.cut.model_dump_json()}"
+        words = f"cut-2 {self.accept.min_frames} {self.cut.model_dump_json()}"
+        return hashlib.sha256(words.encode()).hexdigest()[:16]
+
+    @property
+    def ingest_id(self) -> str:
+        """Identity of what decides over a source: under another one, what was refused is tried."""
+        words = f"ingest-1 {self.transform_id} {self.accept.model_dump_json()}"
         return hashlib.sha256(words.encode()).hexdigest()[:16]
