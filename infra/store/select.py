@@ -1,0 +1,161 @@
+# ruff: noqa: A005 - named by the issue's contract; imported by its full name only
+"""The clips that count: what a selection takes from the tables, streamed in order of clip_id.
+
+Captioning, embedding, releases, exports and previews all ask here, so that they mean the same
+clips. Nothing is held: the tables are joined out of core and rows arrive in batches.
+
+    with chosen_clips(dataset, Selection(min_frames=8), columns=["clip_id", "media_file"]) as rows:
+        for batch in rows: ...
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import pyarrow as pa
+
+from infra.errors import ConfigError
+from infra.store.dataset import Dataset
+from infra.store.query import query
+from infra.store.schema import CLIPS, TableName
+from infra.store.selection import Bound, Selection
+
+BUCKETS = 1000
+"""Values of `split_bucket`."""
+OF_THE_CLIP = "clip"
+"""Version of a bound whose scorer is a column of the clips table."""
+
+_MEASURES = {
+    "width": "width",
+    "height": "height",
+    "duration_s": "duration_s",
+    "num_frames": "num_frames",
+    "fps": "fps_num::DOUBLE / nullif(fps_den, 0)",
+}
+_OF_MOTION = ("duration_s", "num_frames", "fps")  # an image has none, and is not measured by it
+
+
+@contextmanager
+def chosen_clips(
+    dataset: Dataset,
+    selection: Selection,
+    versions: Mapping[TableName, int] | None = None,
+    columns: Sequence[str] | None = None,
+    memory_mib: int = 512,
+) -> Iterator[pa.RecordBatchReader]:
+    """Give the clips of a selection, sorted by clip_id, whether or not they have a caption.
+
+    Args:
+        dataset: Whose.
+        selection: Which; what it says about captions is not heeded here.
+        versions: Table versions to read; the newest by default.
+        columns: Of the clips table, and `split`; all by default.
+        memory_mib: Memory for the join, MiB; the rest lies in a temporary folder.
+
+    Raises:
+        ConfigError: A column or a bound's scorer is not known.
+    """
+    names = list(columns) if columns is not None else [*CLIPS.names, "split"]
+    unknown = sorted(set(names) - {*CLIPS.names, "split"})
+    if unknown:
+        raise ConfigError(f"columns {unknown}: not of the clips table; it has {CLIPS.names}")
+    taken, values = selected_sql(selection)
+    listed = ", ".join(f'"{name}"' for name in names)
+    sql = f"SELECT {listed} FROM ({taken}) ORDER BY clip_id"
+    with query(dataset, sql, versions, parameters=values, memory_mib=memory_mib) as rows:
+        yield rows
+
+
+def selected_sql(selection: Selection) -> tuple[str, list[object]]:
+    """Return a SELECT of the clips table's columns and `split`, and its parameters in order.
+
+    A clip that is a double stays where what it doubles is not selected itself.
+
+    Raises:
+        ConfigError: A bound's scorer is not known.
+    """
+    tests, values = _tests(selection)
+    picked = f"SELECT *, {_split_sql(selection)} AS split FROM clips WHERE {' AND '.join(tests)}"
+    if not selection.duplicate_versions:
+        return picked, values
+    return (
+        f"WITH picked AS ({picked}) SELECT picked.* FROM picked ANTI JOIN ("
+        "SELECT d.clip_id FROM duplicates d SEMI JOIN picked p ON p.clip_id = d.of_clip_id "
+        f"WHERE d.clip_id <> d.of_clip_id AND d.version IN ({_marks(selection.duplicate_versions)})"
+        ") AS doubles USING (clip_id)"
+    ), [*values, *selection.duplicate_versions]
+
+
+def _tests(selection: Selection) -> tuple[list[str], list[object]]:
+    """Return what is asked of a clip, and the parameters."""
+    tests = [
+        f"kind IN ({_marks(selection.kinds)})",
+        "(kind = 'image' OR num_frames >= ?)",
+    ]
+    values: list[object] = [*selection.kinds, selection.min_frames]
+    if selection.transform_id:
+        tests.append("transform_id = ?")
+        values.append(selection.transform_id)
+    if selection.source_root or selection.partitions:
+        found, more = _of_sources(selection)
+        tests.append(f"source_id IN ({found})")
+        values += more
+    for bound in selection.bounds:
+        test, more = bound_sql(bound)
+        tests.append(test)
+        values += more
+    return tests, values
+
+
+def _of_sources(selection: Selection) -> tuple[str, list[object]]:
+    tests = ["status = 'ok'"]
+    values: list[object] = []
+    if selection.source_root:
+        tests.append("source_root = ?")
+        values.append(selection.source_root)
+    if selection.partitions:
+        tests.append(f'"partition" IN ({_marks(selection.partitions)})')
+        values += selection.partitions
+    return f"SELECT source_id FROM current_sources WHERE {' AND '.join(tests)}", values
+
+
+def bound_sql(bound: Bound) -> tuple[str, list[object]]:
+    """Return the test of one bound on a row of the clips table, and its parameters.
+
+    What measures motion (duration, frames, frame rate) leaves images alone.
+
+    Raises:
+        ConfigError: The bound is on a column of the clips table that is no measure.
+    """
+    if bound.version != OF_THE_CLIP:
+        return (
+            "clip_id IN (SELECT clip_id FROM scores "
+            "WHERE scorer = ? AND version = ? AND value >= ? AND value <= ?)"
+        ), [bound.scorer, bound.version, bound.least, bound.most]
+    measure = _MEASURES.get(bound.scorer)
+    if measure is None:
+        raise ConfigError(
+            f"bounds: scorer '{bound.scorer}' with version '{OF_THE_CLIP}'; accepted: "
+            f"{', '.join(_MEASURES)}; other scorers need the version that their scores have"
+        )
+    test = f"{measure} BETWEEN ? AND ?"
+    if bound.scorer in _OF_MOTION:
+        test = f"(kind = 'image' OR {test})"
+    return test, [bound.least, bound.most]
+
+
+def _split_sql(selection: Selection) -> str:
+    test, validation = split_bounds(selection)
+    return (
+        f"CASE WHEN coalesce(split_bucket, 0) < {test} THEN 'test' "
+        f"WHEN coalesce(split_bucket, 0) < {validation} THEN 'validation' ELSE 'train' END"
+    )
+
+
+def split_bounds(selection: Selection) -> tuple[int, int]:
+    """Return the first bucket of validation and the first of training; before them is test."""
+    test = round(selection.test_share * BUCKETS)
+    return test, test + round(selection.validation_share * BUCKETS)
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
