@@ -24,6 +24,8 @@ class Bound(Settings):
     """Lowest score that counts."""
     most: float = float("inf")
     """Highest score that counts."""
+    kinds: tuple[Kind, ...] = ("video", "image")
+    """Kinds of clip that it holds for; others are not measured by it (an image has no motion)."""
 
 
 class Selection(Settings):
