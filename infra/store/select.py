@@ -31,7 +31,6 @@ _MEASURES = {
     "num_frames": "num_frames",
     "fps": "fps_num::DOUBLE / nullif(fps_den, 0)",
 }
-_OF_MOTION = ("duration_s", "num_frames", "fps")  # an image has none, and is not measured by it
 
 
 @contextmanager
@@ -121,26 +120,30 @@ def _of_sources(selection: Selection) -> tuple[str, list[object]]:
 def bound_sql(bound: Bound) -> tuple[str, list[object]]:
     """Return the test of one bound on a row of the clips table, and its parameters.
 
-    What measures motion (duration, frames, frame rate) leaves images alone.
-
     Raises:
         ConfigError: The bound is on a column of the clips table that is no measure.
     """
+    test, values = _measured_sql(bound)
+    values += [bound.least, bound.most]
+    if set(bound.kinds) >= {"video", "image"}:
+        return test, values
+    return f"(kind NOT IN ({_marks(bound.kinds)}) OR {test})", [*bound.kinds, *values]
+
+
+def _measured_sql(bound: Bound) -> tuple[str, list[object]]:
+    """Return the test of a bound with the two limits still to come, and what comes before them."""
     if bound.version != OF_THE_CLIP:
         return (
             "clip_id IN (SELECT clip_id FROM scores "
-            "WHERE scorer = ? AND version = ? AND value >= ? AND value <= ?)"
-        ), [bound.scorer, bound.version, bound.least, bound.most]
+            "WHERE scorer = ? AND version = ? AND value BETWEEN ? AND ?)"
+        ), [bound.scorer, bound.version]
     measure = _MEASURES.get(bound.scorer)
     if measure is None:
         raise ConfigError(
             f"bounds: scorer '{bound.scorer}' with version '{OF_THE_CLIP}'; accepted: "
             f"{', '.join(_MEASURES)}; other scorers need the version that their scores have"
         )
-    test = f"{measure} BETWEEN ? AND ?"
-    if bound.scorer in _OF_MOTION:
-        test = f"(kind = 'image' OR {test})"
-    return test, [bound.least, bound.most]
+    return f"{measure} BETWEEN ? AND ?", []
 
 
 def _split_sql(selection: Selection) -> str:
