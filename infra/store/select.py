@@ -123,6 +123,8 @@ def bound_sql(bound: Bound) -> tuple[str, list[object]]:
     Raises:
         ConfigError: The bound is on a column of the clips table that is no measure.
     """
+    if not bound.kinds:
+        return "true", []
     test, values = _measured_sql(bound)
     values += [bound.least, bound.most]
     if set(bound.kinds) >= {"video", "image"}:
@@ -161,4 +163,4 @@ def split_bounds(selection: Selection) -> tuple[int, int]:
 
 
 def _marks(values: Sequence[object]) -> str:
-    return ", ".join("?" * len(values))
+    return ", ".join("?" * len(values)) or "NULL"  # nothing is equal to NULL
