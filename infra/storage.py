@@ -6,38 +6,19 @@ atomic everywhere (a local file is written beside its name, synced, then renamed
 `create_exclusive` is the one primitive on which commits rest.
 """
 
-import contextlib
-import functools
-import logging
-import os
-import stat
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
-import boto3
-import botocore.exceptions
-import pyarrow as pa
 import pyarrow.fs as pafs
 
-from infra.errors import ConfigError, DataError, ServiceError
-
-log = logging.getLogger(__name__)
+from infra import local, s3, s3_faults
+from infra.errors import ConfigError, DataError, ServiceError, SnapvideoError
+from infra.local import FileInfo as FileInfo  # part of this module's interface
+from infra.s3_faults import ChangedError as ChangedError
 
 _SCHEMES = ("s3://", "file://")
-
-
-@dataclass(frozen=True)
-class FileInfo:
-    """One file of a listing: its URI, size and what changes when its content does."""
-
-    uri: str
-    size_bytes: int
-    modified_ns: int
-    """0 where the file may not be read now, so that mending its rights counts as a change."""
 
 
 def is_s3(uri: str) -> bool:
@@ -71,51 +52,74 @@ def local_path(uri: str) -> Path:
 def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """Return pyarrow's filesystem for the URI and the path inside it."""
     if is_s3(uri):
-        return _s3_filesystem(os.environ.get("AWS_ENDPOINT_URL", "")), uri.removeprefix("s3://")
+        return s3.filesystem(), uri.removeprefix("s3://")
     return pafs.LocalFileSystem(), str(local_path(uri).absolute())
 
 
 def delta_options(uri: str) -> dict[str, str]:
     """Return the storage options that deltalake needs for the URI."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-    if not is_s3(uri):
-        return {}
-    options = {"aws_conditional_put": "etag"}
-    if endpoint:
-        options |= {"AWS_ENDPOINT_URL": endpoint}
-    if endpoint.startswith("http://"):
-        options |= {"AWS_ALLOW_HTTP": "true"}
-    return options
+    return s3.delta_options() if is_s3(uri) else {}
+
+
+def explain(uri: str, fault: BaseException) -> SnapvideoError:
+    """Return our error for a fault of the system, pyarrow or delta-rs at the URI."""
+    if is_s3(uri):
+        return s3_faults.explain(uri, fault)
+    return local.explain(uri, fault)
 
 
 def exists(uri: str) -> bool:
     """Return whether a file or folder lies at the URI."""
-    files, path = filesystem(uri)
-    return bool(_guard(uri, files.get_file_info, path).type != pafs.FileType.NotFound)
+    if is_s3(uri):
+        return s3.exists(uri)
+    with local.reading(uri):
+        return local_path(uri).exists()
 
 
-def read_bytes(uri: str) -> bytes:
-    """Return a whole file, as it is (pyarrow would unpack what is named `.gz`).
+def read_bytes(uri: str, etag: str = "") -> bytes:
+    """Return a whole file; `etag`: only of this version of an S3 object.
 
     Raises:
+        ChangedError: The object has another ETag now.
         DataError: There is no such file.
         ServiceError: S3 does not answer, or stops in the middle.
     """
-    files, path = filesystem(uri)
-    with _guard(uri, files.open_input_stream, path, None) as stream:
-        return bytes(_guard(uri, stream.read))
+    if is_s3(uri):
+        return s3.get(uri, etag)
+    with local.reading(uri):
+        return local_path(uri).read_bytes()
 
 
-def read_range(uri: str, offset: int, length: int) -> bytes:
+def read_range(uri: str, offset: int, length: int, etag: str = "") -> bytes:
     """Return `length` bytes from `offset`; fewer where the file ends before.
 
     Raises:
+        ChangedError: The object has another ETag now.
         DataError: There is no such file.
         ServiceError: S3 does not answer, or stops in the middle.
     """
-    files, path = filesystem(uri)
-    with _guard(uri, files.open_input_file, path) as file:
-        return bytes(_guard(uri, file.read_at, length, offset))
+    if is_s3(uri):
+        return s3.get(uri, etag, (offset, length))
+    return local.read_range(local_path(uri), offset, length)
+
+
+def copy_to(uri: str, path: Path, limit_bytes: int, etag: str = "") -> int:
+    """Copy a file to a local path, piece by piece; return its size.
+
+    Nothing is left at `path` where it fails.
+
+    Raises:
+        ChangedError: The object has another ETag now.
+        DataError: There is no such file, it has more than `limit_bytes`, or the disk is full.
+        ServiceError: S3 does not answer, or stops in the middle.
+    """
+    with local.beside(path) as temporary:
+        with temporary.open("wb") as file:
+            for piece in _pieces(uri, limit_bytes, etag):
+                file.write(piece)
+            size = file.tell()
+        temporary.replace(path)
+    return size
 
 
 def read_text(uri: str) -> str:
@@ -135,14 +139,12 @@ def write_bytes(uri: str, data: bytes) -> None:
 
     Raises:
         DataError: The disk is full or the folder cannot be written.
+        ServiceError: S3 refuses the write.
     """
     if is_s3(uri):
-        bucket, key = _bucket_key(uri)
-        _put(uri, Bucket=bucket, Key=key, Body=data)
+        s3.put(uri, data)
         return
-    target = local_path(uri)
-    temporary = _write_beside(target, data)
-    temporary.replace(target)
+    local.write(local_path(uri), data)
 
 
 def create_exclusive(uri: str, data: bytes) -> bool:
@@ -150,56 +152,75 @@ def create_exclusive(uri: str, data: bytes) -> bool:
 
     This is how a commit is decided between two writers: a hard link locally, a put with
     `If-None-Match: *` on S3.
+
+    Raises:
+        DataError: The disk is full or the folder cannot be written.
+        ServiceError: S3 refuses the write.
     """
     if is_s3(uri):
-        bucket, key = _bucket_key(uri)
-        return _put(uri, Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
-    target = local_path(uri)
-    temporary = _write_beside(target, data)
-    try:
-        os.link(temporary, target)
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink()
-    return True
+        return s3.put(uri, data, exclusive=True)
+    return local.write_exclusive(local_path(uri), data)
+
+
+def upload(path: Path, uri: str, move: bool = False) -> None:
+    """Put a local file at the URI, atomically and with bounded memory.
+
+    Args:
+        path: The file.
+        uri: Where to.
+        move: The file is not needed any more: on the same disk it is renamed, else removed.
+
+    Raises:
+        DataError: The disk is full or the folder cannot be written.
+        ServiceError: S3 refuses the write.
+    """
+    if is_s3(uri):
+        s3.upload(path, uri)
+    else:
+        local.place(path, local_path(uri), move)
+    if move:
+        path.unlink(missing_ok=True)
 
 
 def list_files(uri: str) -> Iterator[FileInfo]:
-    """Yield every file below the URI, sorted by name; nothing where there is no such folder.
+    """Yield every file below the URI, by name as S3 sorts them; nothing where there is no folder.
 
-    Links are followed, a folder that is met again is not. What cannot be a file to read (a link
-    to nowhere, a pipe) is passed over with a warning.
+    What is held at once is a page of S3's, or the names of one local folder and those above it.
+    A link to a folder is followed once, but never to a folder above it. What cannot be a file to
+    read (a link to nowhere, a pipe) is passed over with a warning.
 
     Raises:
         DataError: A local name is not UTF-8, or a local folder cannot be read.
         ServiceError: S3 does not answer.
     """
     if not is_s3(uri):
-        yield from sorted(_walk(local_path(uri).absolute()), key=lambda info: info.uri)
+        yield from local.walk(local_path(uri).absolute())
         return
-    files, path = filesystem(uri)
-    selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
-    infos = [i for i in _guard(uri, files.get_file_info, selector) if i.type == pafs.FileType.File]
-    for info in sorted(infos, key=lambda i: i.path):
-        yield FileInfo(f"s3://{info.path}", info.size or 0, info.mtime_ns or 0)
+    bucket = s3.bucket_key(uri)[0]
+    for found in s3.objects(uri):
+        yield FileInfo(
+            f"s3://{bucket}/{found.key}", found.size_bytes, found.modified_ns, found.etag
+        )
 
 
 def delete(uri: str) -> None:
-    """Remove a file or a folder with all that is in it; what is not there is no error."""
-    files, path = filesystem(uri)
-    kind = _guard(uri, files.get_file_info, path).type
-    if kind == pafs.FileType.File:
-        _guard(uri, files.delete_file, path)
-    elif kind == pafs.FileType.Directory:
-        _guard(uri, files.delete_dir, path)
+    """Remove a file or a folder with all that is in it; what is not there is no error.
+
+    Raises:
+        DataError: It cannot be removed.
+        ServiceError: S3 does not answer or refuses.
+    """
+    if is_s3(uri):
+        s3.delete(uri)
+        return
+    local.remove(local_path(uri))
 
 
 def upload_folder(folder: Path, uri: str) -> None:
     """Copy a local folder to the URI, file by file, each atomically."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            write_bytes(join(uri, path.relative_to(folder).as_posix()), path.read_bytes())
+            upload(path, join(uri, path.relative_to(folder).as_posix()))
 
 
 def local_copy(uri: str, scratch: Path) -> Path:
@@ -220,7 +241,7 @@ def local_copy(uri: str, scratch: Path) -> Path:
         if not target.resolve().is_relative_to(scratch.resolve()):
             raise DataError(f"{info.uri}: leads out of {uri}; remove this object")
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(read_bytes(info.uri))
+        copy_to(info.uri, target, limit_bytes=info.size_bytes, etag=info.etag)
     if not found:
         raise DataError(f"{uri}: nothing lies there")
     return scratch
@@ -243,40 +264,6 @@ def check_conditional_put(uri: str) -> None:
         delete(probe)
 
 
-def _walk(root: Path) -> Iterator[FileInfo]:
-    """Yield the files below a local folder, in no order."""
-    met = set()
-    for folder, below, names in os.walk(root, followlinks=True, onerror=_unlistable):
-        at = Path(folder).stat()
-        below[:] = [] if (at.st_dev, at.st_ino) in met else sorted(below)
-        for name in names if (at.st_dev, at.st_ino) not in met else ():
-            info = _local_info(Path(folder, name))
-            if info:
-                yield info
-        met.add((at.st_dev, at.st_ino))
-
-
-def _unlistable(fault: OSError) -> None:
-    if not isinstance(fault, FileNotFoundError):
-        raise DataError(f"{fault.filename}: cannot be listed ({fault.strerror})") from fault
-
-
-def _local_info(path: Path) -> FileInfo | None:
-    try:
-        str(path).encode()
-        found = path.stat()
-    except UnicodeEncodeError as fault:
-        raise DataError(f"{os.fsencode(path)!r}: the name is not UTF-8; rename the file") from fault
-    except OSError as fault:
-        log.warning("passed over, cannot be read uri=%s fault=%s", path, fault.strerror)
-        return None
-    if not stat.S_ISREG(found.st_mode):
-        log.warning("passed over, not a file uri=%s", path)
-        return None
-    readable = os.access(path, os.R_OK)
-    return FileInfo(str(path), found.st_size, found.st_mtime_ns if readable else 0)
-
-
 def _check_scheme(uri: str) -> None:
     if "://" in uri and not uri.startswith(_SCHEMES):
         scheme = uri.partition("://")[0]
@@ -285,68 +272,15 @@ def _check_scheme(uri: str) -> None:
         )
 
 
-def _write_beside(target: Path, data: bytes) -> Path:
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as fault:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise DataError(
-            f"{target}: cannot be written ({fault}); free space or mend rights"
-        ) from fault
-    return temporary
-
-
-def _bucket_key(uri: str) -> tuple[str, str]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return bucket, key
-
-
-def _put(uri: str, **request: object) -> bool:
-    try:
-        _s3_client(os.environ.get("AWS_ENDPOINT_URL", "")).put_object(**request)
-    except botocore.exceptions.ClientError as fault:
-        code = fault.response.get("Error", {}).get("Code", "")
-        if code in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
-            return False
-        raise ServiceError(
-            f"{uri}: S3 refused the write ({fault}); check the bucket and what the AWS "
-            "credentials may do"
-        ) from fault
-    except botocore.exceptions.BotoCoreError as fault:
-        raise ServiceError(
-            f"{uri}: S3 does not answer ({fault}); check AWS_ENDPOINT_URL"
-        ) from fault
-    return True
-
-
-@functools.cache
-def _s3_client(endpoint: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - boto3 makes the class at run time
-    return boto3.client("s3", endpoint_url=endpoint or None)
-
-
-@functools.cache
-def _s3_filesystem(endpoint: str) -> pafs.FileSystem:
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    scheme: Literal["http", "https"] = "http" if endpoint.startswith("http://") else "https"
-    host = endpoint.rpartition("://")[2] or None
-    return pafs.S3FileSystem(region=region, endpoint_override=host, scheme=scheme)
-
-
-def _guard(uri: str, call, *args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002, ANN202 - as the call
-    """Call pyarrow and turn its faults into ours."""
-    try:
-        return call(*args)
-    except FileNotFoundError as fault:
-        raise DataError(f"{uri}: no such file") from fault
-    except (PermissionError, IsADirectoryError, NotADirectoryError) as fault:
-        raise DataError(f"{uri}: cannot be read ({fault})") from fault
-    except (OSError, pa.ArrowException) as fault:
-        if is_s3(uri):
-            raise ServiceError(f"{uri}: storage does not answer ({fault})") from fault
-        raise DataError(f"{uri}: cannot be read ({fault})") from fault
+def _pieces(uri: str, limit_bytes: int, etag: str) -> Iterator[bytes]:
+    """Yield a file in pieces; refuse it before and while it turns out larger than the limit."""
+    size = 0
+    pieces = s3.pieces(uri, etag) if is_s3(uri) else local.pieces(local_path(uri))
+    for declared, piece in pieces:
+        size += len(piece)
+        if max(size, declared) > limit_bytes:
+            raise DataError(
+                f"{uri}: {max(size, declared):,} bytes, at most {limit_bytes:,} are accepted; "
+                "raise the limit, or leave the file out"
+            )
+        yield piece
