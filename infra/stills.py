@@ -42,6 +42,16 @@ class VideoError(DataError):
 
 
 @dataclass(frozen=True)
+class Crop:
+    """A box in displayed pixels."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+
+
+@dataclass(frozen=True)
 class Limits:
     """What is refused before memory is taken for it."""
 
@@ -49,6 +59,7 @@ class Limits:
     max_duration_s: float = 4 * 3600.0
     max_fps: float = 1000.0
     max_clip_bytes: int = 2 << 30
+    max_frames: int = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -74,8 +85,13 @@ class Header:
     interlaced: bool
 
     @property
+    def must_encode(self) -> bool:
+        """Whether readers could not show its packets as they are."""
+        return self.is_hdr or self.interlaced
+
+    @property
     def is_hdr(self) -> bool:
-        """Whether the light levels need tone mapping, which `decode` does not do."""
+        """Whether the light levels need tone mapping (`infra.tone`)."""
         return self.color_trc in _HDR_TRANSFERS
 
 
@@ -125,7 +141,9 @@ def _picture(source: Source, limits: Limits) -> Iterator[Image.Image]:
             if math.prod(picture.size) > limits.max_frame_px:
                 raise VideoError("too_large", f"{picture.size} px, at most {limits.max_frame_px}")
             yield picture
-    except (UnidentifiedImageError, Image.DecompressionBombError) as fault:
+    except Image.DecompressionBombError as fault:
+        raise VideoError("too_large", str(fault)) from fault
+    except UnidentifiedImageError as fault:
         raise VideoError("unreadable", str(fault)) from fault
     except (OSError, SyntaxError, ValueError) as fault:
         reason = "truncated" if "truncated" in str(fault).lower() else "corrupt"

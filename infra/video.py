@@ -10,11 +10,9 @@ thread, because threads hide corruption (scale by processes); containers are alw
 
 import contextlib
 import io
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
 
 import av
 import av.container
@@ -22,9 +20,12 @@ import av.error
 import av.stream
 import numpy as np
 import numpy.typing as npt
+from av.video.reformatter import VideoReformatter
 
+from infra import tone
+from infra.encoding import encode_video as encode_video
 from infra.stills import (
-    BT601,
+    Crop,
     Frames,
     Header,
     Limits,
@@ -71,27 +72,35 @@ def probe(source: Source, limits: Limits | None = None) -> Header:
     raise VideoError("no_frames", "no frame could be decoded")
 
 
-def decode(data: Source, max_side: int | None = None, limits: Limits | None = None) -> Clip:
+def decode(
+    data: Source,
+    max_side: int | None = None,
+    limits: Limits | None = None,
+    crop: Crop | None = None,
+) -> Clip:
     """Return all frames of a video; an image is a clip of one frame.
 
     Args:
         data: The file's bytes, or a local path.
         max_side: Shrink frames so that their longer side is at most this many pixels.
         limits: What to refuse.
+        crop: The part of the displayed picture that is wanted, as a clip's row gives it.
 
     Raises:
         VideoError: The file is broken or beyond the limits.
     """
     if is_image(head(data)):
-        return Clip(shrunk(load_image(data, limits or Limits()), max_side)[None], np.zeros(1))
+        picture = _cropped(load_image(data, limits or Limits()), crop)
+        return Clip(shrunk(picture, max_side)[None], np.zeros(1))
     bound = (limits or Limits()).max_clip_bytes
     frames: list[Frames] = []
     times: list[float] = []
     with opened(data, limits) as (container, stream):
+        shown = Upright(stream, max_side, crop)
         for frame in decoded(container, stream):
             if frame.is_corrupt:
                 raise VideoError("corrupt", f"frame {len(frames)} is damaged")
-            frames.append(upright(frame, stream, max_side))
+            frames.append(shown(frame))
             if frames[-1].shape != frames[0].shape:
                 raise VideoError("size_changes", "the frame size changes inside the stream")
             times.append(seconds(frame, stream, len(times)))
@@ -187,81 +196,64 @@ def seconds(frame: av.VideoFrame, stream: av.VideoStream, index: int) -> float:
     return index / float(stream.guessed_rate or 25)
 
 
-def upright(frame: av.VideoFrame, stream: av.VideoStream, max_side: int | None = None) -> Frames:
-    """Return a frame as displayed, RGB [H,W,3]: square pixels, rotated, alpha on white."""
-    sar = Fraction(stream.sample_aspect_ratio or 1)
-    width, height = max(1, round(frame.width * sar)), frame.height
-    if max_side and max(width, height) > max_side:
-        ratio = max_side / max(width, height)
-        width, height = max(1, round(width * ratio)), max(1, round(height * ratio))
-    alpha = any(part.is_alpha for part in frame.format.components)
-    pixels = frame.reformat(
-        width=width,
-        height=height,
-        format="rgba" if alpha else "rgb24",
-        interpolation="AREA" if height < frame.height else "BICUBIC",
-    ).to_ndarray()
-    if alpha:
-        share = pixels[..., 3:].astype(np.uint16)
-        pixels = ((pixels[..., :3] * share + 255 * (255 - share)) // 255).astype(np.uint8)
-    turned = np.rot90(pixels, round(frame.rotation / 90) % 4)
-    return np.ascontiguousarray(turned, dtype=np.uint8)
+class Upright:
+    """Shows the frames of a stream as RGB [H,W,3]: square pixels, rotated, alpha on white.
 
-
-def encode_video(
-    frames: Iterable[Frames],
-    fps: Fraction | float,
-    container: Literal["mp4", "webm"] = "mp4",
-    codec: Literal["libx264", "libvpx-vp9"] = "libx264",
-    crf: int = 18,
-    pts_s: Sequence[float] | None = None,
-) -> bytes:
-    """Return RGB frames as a video file; the same frames give the same bytes.
-
-    Args:
-        frames: [T,H,W,3], or one [H,W,3] after the other; odd sides lose a pixel, as 4:2:0 needs.
-        fps: Frames per second.
-        container: The file's kind.
-        codec: FFmpeg's name of the encoder.
-        crf: Quality, 0 (best) to 51 (H.264) or 63 (VP9).
-        pts_s: When each frame is shown, where the rate varies.
+    HDR is mapped to the usual range. The converter is set up once and kept, which takes most of
+    the time of converting a frame.
     """
-    rate = Fraction(fps).limit_denominator(1_001_000)
-    images = iter(frames)
-    first = next(images)
-    height, width = first.shape[0] // 2 * 2, first.shape[1] // 2 * 2
-    file = io.BytesIO()
-    options = {"fflags": "+bitexact"}  # no random identifiers, no version strings
-    with av.open(file, mode="w", format=container, container_options=options) as out:
-        stream = _encoder(out, codec, rate, (width, height), crf)
-        if pts_s is not None:
-            stream.codec_context.time_base = Fraction(1, 90_000)
-        for index, pixels in enumerate(itertools.chain([first], images)):
-            rgb = av.VideoFrame.from_ndarray(
-                np.ascontiguousarray(pixels[:height, :width]), format="rgb24"
-            )
-            frame = rgb.reformat(format="yuv420p", dst_colorspace=BT601)
-            if pts_s is not None:
-                frame.time_base, frame.pts = Fraction(1, 90_000), round(pts_s[index] * 90_000)
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode())
-    return file.getvalue()
+
+    def __init__(
+        self, stream: av.VideoStream, max_side: int | None = None, crop: Crop | None = None
+    ) -> None:
+        """Show frames with a longer side of at most `max_side`, of them only `crop`."""
+        self._sar = Fraction(stream.sample_aspect_ratio or 1)
+        self._max_side, self._crop = max_side, crop
+        self._converter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> Frames:
+        """Return a frame as displayed."""
+        width, height = max(1, round(frame.width * self._sar)), frame.height
+        longest = max(self._crop.w, self._crop.h) if self._crop else max(width, height)
+        ratio = min(1.0, (self._max_side or longest) / longest)
+        width, height = max(1, round(width * ratio)), max(1, round(height * ratio))
+        pixels = self._pixels(frame, width, height)
+        turned = np.rot90(pixels, round(frame.rotation / 90) % 4)
+        return np.ascontiguousarray(_cropped(turned, self._crop, ratio), dtype=np.uint8)
+
+    def _pixels(self, frame: av.VideoFrame, width: int, height: int) -> Frames:
+        parts = frame.format.components
+        alpha = frame.format.has_palette or any(part.is_alpha for part in parts)
+        hdr = frame.color_trc in (tone.PQ, tone.HLG)
+        shown = self._converter.reformat(
+            frame,
+            width=width,
+            height=height,
+            format="rgb48le" if hdr else "rgba" if alpha else "rgb24",
+            interpolation="AREA" if height < frame.height else "BICUBIC",
+            threads=1,
+        ).to_ndarray()
+        if hdr:
+            return tone.mapped(shown.astype(np.uint16, copy=False), frame.color_trc)
+        pixels = shown.astype(np.uint8, copy=False)
+        if not alpha:
+            return pixels
+        share = pixels[..., 3:].astype(np.uint16)
+        return ((pixels[..., :3] * share + 255 * (255 - share)) // 255).astype(np.uint8)
 
 
-def _encoder(
-    out: av.container.OutputContainer, codec: str, rate: Fraction, size: tuple[int, int], crf: int
-) -> av.VideoStream:
-    """Add a stream whose encoder gives the same bytes for the same frames."""
-    stream = out.add_stream(codec, rate=rate)
-    assert isinstance(stream, av.VideoStream)
-    (stream.width, stream.height), stream.pix_fmt = size, "yuv420p"
-    context = stream.codec_context
-    context.thread_count, context.colorspace = 1, BT601
-    # x264's macroblock tree varies from run to run on small pictures (seen in 22 of 91 clips).
-    context.options = {"crf": str(crf), "x264-params": "mbtree=0"}
-    if codec == "libvpx-vp9":
-        context.options = {"crf": str(crf), "b": "0", "deadline": "good", "cpu-used": "5"}
-    return stream
+def upright(frame: av.VideoFrame, stream: av.VideoStream, max_side: int | None = None) -> Frames:
+    """Return one frame as displayed, RGB [H,W,3]; for several, keep an `Upright`."""
+    return Upright(stream, max_side)(frame)
+
+
+def _cropped(pixels: Frames, crop: Crop | None, ratio: float = 1.0) -> Frames:
+    """Return the box of a picture that was shrunk by `ratio`."""
+    if crop is None:
+        return pixels
+    left, top = round(crop.x * ratio), round(crop.y * ratio)
+    width, height = max(1, round(crop.w * ratio)), max(1, round(crop.h * ratio))
+    return pixels[top : top + height, left : left + width]
 
 
 def _best_stream(container: av.container.InputContainer) -> av.VideoStream:

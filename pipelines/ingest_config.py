@@ -1,11 +1,21 @@
 """Settings of the ingest: what is accepted, how it is cut, how work is grouped."""
 
 import hashlib
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from infra.config import Settings
 from infra.stills import Limits
+
+_MAX_H26X_CRF = 51
 
 
 class AcceptSettings(Settings):
@@ -24,25 +34,58 @@ class AcceptSettings(Settings):
     """Longest source, seconds."""
     max_fps: PositiveFloat = 1000.0
     """Highest frame rate, frames per second."""
+    max_frames: PositiveInt = 1_000_000
+    """Most frames of a source; counted, whatever its header says."""
     min_frames: PositiveInt = 2
     """Shortest clip of a video, frames."""
+    validate_by: Literal["full", "packets"] = "full"
+    """How damage is looked for where nothing has to be encoded anyway: `full` decodes every
+    frame; `packets` reads every packet and decodes keyframes `sample_s` apart. Packets tell what
+    is cut off, empty or out of order, not what is damaged inside a frame; and shots begin at
+    keyframes only."""
+    sample_s: NonNegativeFloat = 2.0
+    """Least time between keyframes that are decoded with `packets`, seconds."""
+    hdr: Literal["refuse", "tonemap"] = "refuse"
+    """What becomes of PQ and HLG video; mapped to the usual range it is encoded again."""
+    interlaced: Literal["refuse", "deinterlace"] = "refuse"
+    """What becomes of interlaced video; deinterlaced (bwdif) it is encoded again."""
 
     def limits(self) -> Limits:
         """Return the bounds that decoding keeps."""
-        return Limits(self.max_frame_px, self.max_duration_s, self.max_fps)
+        return Limits(
+            self.max_frame_px, self.max_duration_s, self.max_fps, max_frames=self.max_frames
+        )
 
 
 class CutSettings(Settings):
     """How a source becomes clips; part of every clip's identity."""
 
     window_s: PositiveFloat = 10.0
-    """Longest clip, seconds; a longer shot is split evenly."""
+    """Longest clip, seconds. A longer shot gives windows of this length and an even rest; with
+    `encode: auto` they begin at keyframes where there are some."""
     shot_change: float = Field(default=0.04, gt=0, le=1)
     """Shift of the colour histogram that a cut makes, as a share of the full range."""
     shot_contrast: float = Field(default=3.0, ge=1)
     """How many times the motion around it the change at a cut is."""
-    crf: int = Field(default=18, ge=0, le=51)
-    """H.264 quality of clips that must be encoded again (0 best)."""
+    fade_level: int = Field(default=12, ge=0, le=255)
+    """Mean brightness below which a picture has faded out; the next shot begins where it comes
+    back. 0 knows no fades."""
+    crop_bars: bool = False
+    """Cut off black bars: in pixels where a clip is encoded, as a box for readers elsewhere."""
+    encode: Literal["auto", "transcode"] = "auto"
+    """Whether clips keep their source's packets where possible, or are all encoded again."""
+    codec: Literal["h264", "hevc", "vp9", "av1"] = "h264"
+    """What encoded clips are encoded with, in MP4."""
+    height: NonNegativeInt = 0
+    """Height of encoded clips, pixels; smaller ones stay. 0 keeps every size."""
+    crf: int = Field(default=18, ge=0, le=63)
+    """Quality of encoded clips, 0 best; up to 51 for h264 and hevc."""
+
+    @model_validator(mode="after")
+    def _codec_knows_crf(self) -> Self:
+        if self.codec in ("h264", "hevc") and self.crf > _MAX_H26X_CRF:
+            raise ValueError(f"crf ({self.crf}) must be at most {_MAX_H26X_CRF} for {self.codec}")
+        return self
 
 
 class TaskSettings(Settings):
@@ -79,7 +122,8 @@ class IngestSettings(Settings):
     @property
     def transform_id(self) -> str:
         """Identity of the cutting: the same source cut otherwise gives other clips."""
-        words = f"cut-2 {self.accept.min_frames} {self.cut.model_dump_json()}"
+        accept = self.accept
+        words = f"cut-2 {accept.min_frames} {accept.validate_by} {self.cut.model_dump_json()}"
         return hashlib.sha256(words.encode()).hexdigest()[:16]
 
     @property
