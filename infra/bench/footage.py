@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import av.container
@@ -28,8 +29,8 @@ class Kind:
 
     width: int = 1280
     height: int = 720
-    scene_s: int = 5
-    num_scenes: int = 8
+    scene_s: int = 10
+    num_scenes: int = 6
     crf: int = 23
 
 
@@ -93,7 +94,7 @@ def _joined(scenes: Sequence[bytes], scene_s: int) -> bytes:
     with av.open(file, "w", format="mp4", container_options={"fflags": "+bitexact"}) as out:
         target: av.VideoStream | None = None
         for index, scene in enumerate(scenes):
-            with av.open(io.BytesIO(scene)) as container:
+            with av.open(io.BytesIO(scene), mode="r") as container:
                 stream = container.streams.video[0]
                 target = target or out.add_stream_from_template(stream)
                 shift = round(index * scene_s / Fraction(stream.time_base or 1))
@@ -104,7 +105,7 @@ def _joined(scenes: Sequence[bytes], scene_s: int) -> bytes:
     return file.getvalue()
 
 
-def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[Any]:
     for packet in container.demux(stream):
         if packet.pts is not None and packet.dts is not None:
             yield packet
