@@ -69,7 +69,7 @@ def test_a_column_that_the_table_has_not_is_refused_by_name(tmp_path):
 def test_a_root_of_another_version_is_refused_with_the_way_out(root):
     Dataset.open(root, create=True)
     storage.write_bytes(storage.join(root, "dataset.json"), json.dumps({"format": 7}).encode())
-    with pytest.raises(DataError, match=r"format 7.*reads format 1; choose another root"):
+    with pytest.raises(DataError, match=r"format 7.*reads format 2 and earlier; choose another root"):
         Dataset.open(root, create=True)
 
 
