@@ -14,7 +14,10 @@ from pipelines.corpus_config import CorpusSettings
 from pipelines.datasets.config import DatasetSettings
 from pipelines.ingest_config import IngestSettings
 from pipelines.models_config import DescribeSettings
+from pipelines.refresh_config import RefreshSettings
 from pipelines.samples_config import DrawSettings, SampleSettings
+from pipelines.scores.config import FilterSettings, ScoreSettings
+from pipelines.sources.config import SourceSettings
 from serve.config import ServeSettings
 from train.config import TrainSettings
 from train.text_config import TextSettings
@@ -38,7 +41,8 @@ class RunConfig(Settings):
     output: str = "runs"
     """Local folder or s3://bucket/prefix that holds the runs."""
     source: str = ""
-    """Folder or s3://bucket/prefix with the media to ingest."""
+    """What to ingest: a folder, file or glob, s3://bucket/prefix, a tar of media or a folder of
+    them, a list (.txt) or manifest (.parquet, .csv, .jsonl), a URL."""
     truth: str = ""
     """File that says what the sources really show; only the report reads it."""
     seed: NonNegativeInt = 0
@@ -47,8 +51,16 @@ class RunConfig(Settings):
     """Width of the tiny text encoder that `text.model: local` builds."""
     corpus: CorpusSettings = CorpusSettings()
     """What `snapvideo demo` renders."""
+    sources: SourceSettings = SourceSettings()
+    """How sources are listed, grouped and read."""
+    refresh: RefreshSettings = RefreshSettings()
+    """Which part of the source is looked at."""
     ingest: IngestSettings = IngestSettings()
     """Probing, validation, cutting."""
+    scores: ScoreSettings = ScoreSettings()
+    """What is measured of each clip."""
+    filter: FilterSettings = FilterSettings()
+    """Which clips count."""
     captioner: LocalCaptionerSettings = LocalCaptionerSettings()
     """How `captioning.model: local` is trained."""
     captioning: CaptionSettings = CaptionSettings()
