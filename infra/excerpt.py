@@ -196,7 +196,7 @@ def nearest(times_s: npt.NDArray[np.float64], wanted_s: npt.NDArray[np.float64])
     return np.where(earlier, left, right).astype(np.int64)
 
 
-def _display_times(packets: list[av.Packet[av.VideoStream]]) -> list[int] | None:
+def _display_times(packets: "list[av.Packet[av.VideoStream]]") -> list[int] | None:
     """Return the times of the frames that a decoder will give, sorted; None where unsure."""
     first = next((number for number, packet in enumerate(packets) if packet.is_keyframe), None)
     if first is None:

@@ -118,8 +118,20 @@ class ReaderSettings(Settings):
 
     framerates: tuple[float, ...] = (24.0, 12.0, 6.0, 3.0)
     """Frames per second a video may be shown at; one is drawn among those that fit the clip."""
+    crop: Literal["center", "random"] = "center"
+    """Which part of a frame is shown where its aspect is another than the model's."""
     cache_mib: NonNegativeInt = 1024
-    """Memory per worker for decoded clips at the training size, MiB."""
+    """Memory per process for decoded clips, MiB; used where all clips fit, so that each is decoded
+    once. Larger corpora are decoded anew each time, only the frames that are shown."""
+    read_ahead: NonNegativeInt = 16
+    """Clips per process whose bytes are fetched before they are needed; 0 fetches none ahead."""
+    fetch_threads: PositiveInt = 4
+    """Ranges that a process fetches at once."""
+    disk_cache: str = ""
+    """Local folder for what is fetched from S3, shared by the processes of a node; empty:
+    `snapvideo` in the user's cache folder."""
+    disk_cache_mib: NonNegativeInt = 20_480
+    """Size of the clips in that folder, MiB; 0 keeps none."""
     processes: NonNegativeInt = 0
     """Decoding processes per worker; 0 decodes in the worker itself."""
     window_shards: PositiveInt = 256

@@ -14,7 +14,7 @@ import math
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from infra import logs, storage
 from train import bundle, checkpoint, engine, guard
 from train.blueprint import Blueprint
 from train.config import OptimizerSettings, TrainSettings
-from train.data import Geometry, Reader, Source, batches
+from train.data import Reader, Source, batches
+from train.decode import Geometry
 from train.diffusion.edm import training_loss
 from train.lamb import Lamb, LambSettings
 from train.model.presets import PRESETS
@@ -60,7 +61,8 @@ def train_worker(config: dict[str, Work]) -> None:
     rank, num_ranks = dist.get_rank(), dist.get_world_size()
     reader, plan, net, lamb, state = _begun(work)
     first = saved = int(state.get("step", 0))
-    stats = Stats(work, reader, first_step=first, seconds=float(state.get("seconds", 0.0)))
+    reader.resume(first, state.get("cursors", {}))
+    stats = Stats(work, first_step=first, seconds=float(state.get("seconds", 0.0)))
     facts = {"release_digest": reader.digest, **plan.to_config(reader.source_size)}
 
     steps = range(first, settings.steps)
@@ -77,17 +79,17 @@ def train_worker(config: dict[str, Work]) -> None:
             net.backward(loss)
         if not guard.all_true(losses.detach().isfinite()):
             if guard.stop(work.stop_uri, step, saved, lamb, batch, losses, draws):
-                save(lamb, facts | {"step": step, "seconds": stats.seconds})
+                save(lamb, facts | _progress(reader, stats, step))
             return
         with stats.timed("step"):
             lr = learning_rate(step, settings.steps, settings.optimizer)
             lamb.set_lr(lr)
             net.step()
-        stats.add(loss, net.get_global_grad_norm())
+        stats.add(loss, net.get_global_grad_norm(), batch.bad)
         if due(step, settings.report_every, settings.steps):
             stats.report(step + 1, lr, lamb)
         if due(step, settings.save_every, settings.steps):
-            save(lamb, facts | {"step": step + 1, "seconds": stats.seconds})
+            save(lamb, facts | _progress(reader, stats, step + 1))
             saved = step + 1
 
 
@@ -108,6 +110,11 @@ def _begun(work: Work) -> tuple[Reader, Blueprint, Any, Lamb, dict[str, Any]]:
         net, lamb = _start(model, settings, dist.get_world_size())
         state = checkpoint.restore(folder, lamb) if folder else {}
     return reader, plan, net, lamb, state
+
+
+def _progress(reader: Reader, stats: "Stats", step: int) -> dict[str, Any]:
+    """Return what a run continues from once `step` steps are made."""
+    return {"step": step, "seconds": stats.seconds, "cursors": reader.cursors(step)}
 
 
 def due(step: int, every: int, steps: int) -> bool:
@@ -136,12 +143,12 @@ class Stats:
     """Numbers of the run so far; rank 0 appends a line to stats.jsonl at each report."""
 
     work: Work
-    reader: Reader
     first_step: int
     seconds: float
     """Seconds of training, earlier attempts included."""
     spent: dict[str, float] = field(default_factory=dict)
     _rows: list[dict[str, float]] = field(default_factory=list)
+    _bad: set[str] = field(default_factory=set)
     _losses: list[torch.Tensor] = field(default_factory=list)
     _norms: list[float] = field(default_factory=list)
     _since: float = field(default_factory=time.perf_counter)
@@ -158,8 +165,9 @@ class Stats:
         yield
         self.spent[part] = self.spent.get(part, 0.0) + time.perf_counter() - begun
 
-    def add(self, loss: torch.Tensor, grad_norm: object) -> None:
-        """Take in one step: its loss, and the gradient norm before clipping."""
+    def add(self, loss: torch.Tensor, grad_norm: object, bad: Sequence[str]) -> None:
+        """Take in one step: loss, gradient norm before clipping, clips that were replaced."""
+        self._bad.update(bad)
         self._losses.append(loss.detach())
         self._norms.append(float(grad_norm) if isinstance(grad_norm, float | torch.Tensor) else 0.0)
 
@@ -184,7 +192,7 @@ class Stats:
             "clips_per_s": count * clips / elapsed,
             "seconds": round(self.seconds, 2),
             "left_s": round((settings.steps - step) * elapsed / count, 1),
-            "bad_clips": self.reader.num_bad,
+            "bad_clips": len(self._bad),
             "skipped_steps": lamb.skipped_steps,
         } | {f"{part}_ms": round(1000 * s / count, 2) for part, s in self.spent.items()}
         if dist.get_rank() == 0:

@@ -23,7 +23,8 @@ from infra.tracking import Tracker
 from train import attempts, bundle, checkpoint, guard
 from train.blueprint import Blueprint
 from train.config import TrainSettings
-from train.data import Geometry, Reader, Source
+from train.data import Reader, Source
+from train.decode import Geometry
 from train.loop import Work, train_worker
 from train.model.presets import PRESETS
 from train.progress import Follower

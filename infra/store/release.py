@@ -2,60 +2,41 @@
 
 A release pins table versions and a selection, is created exclusively and never edited. Its
 digest is a hash of the content that the selection yields (clips, splits, chosen captions), so
-the same corpus gives the same digest however often its ingest was interrupted.
+the same corpus gives the same digest however often its ingest was interrupted. Tables are joined
+and hashed as a stream; what trains reads the release's index (`infra.store.index`).
 
     release = create(dataset, "2026-11", Selection(min_frames=8))
-    release.clips("train"), release.captions(), release.embeddings(encoder_id)
+    with release.rows(["clip_id", "split", "text"]) as batches: ...
 """
 
 import dataclasses
 import datetime as dt
 import hashlib
 import json
+import math
 import re
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from infra import storage
-from infra.config import Settings
 from infra.errors import DataError
 from infra.store.dataset import Dataset
-from infra.store.schema import FORMAT, SCHEMAS, TableName
+from infra.store.query import query
+from infra.store.schema import CLIPS, FORMAT, SCHEMAS, TableName
+from infra.store.select import selected_sql
+from infra.store.selection import Selection
 from infra.store.texts import text_hash
 
 Split = Literal["train", "validation", "test"]
 
-_BUCKETS = 1000
+OF_CAPTIONS = ("text", "origin", "recipe_id")
+"""Columns of a release's rows that come from the caption that was chosen."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-_CHOSEN = pa.schema(
-    {name: pa.string() for name in ("clip_id", "text", "text_hash", "origin", "recipe_id")}
-)
-
-
-class Selection(Settings):
-    """Which clips and captions a release holds."""
-
-    kinds: tuple[Literal["video", "image"], ...] = ("video", "image")
-    """Kinds of clip."""
-    min_frames: int = Field(default=1, ge=1)
-    """Shortest video, in frames; images are not measured by it."""
-    transform_id: str = ""
-    """Only clips cut by this transform (see `IngestCounts.transform_id`); empty: any."""
-    source_ids: tuple[str, ...] = ()
-    """Only clips of these sources; empty: any."""
-    recipe_ids: tuple[str, ...] = ()
-    """Only synthetic captions of these recipes; empty: any."""
-    caption_policy: Literal["human_first"] = "human_first"
-    """One caption a clip: the newest human one, else the newest synthetic one that is ok."""
-    validation_share: float = Field(default=0.05, ge=0, le=0.5)
-    """Share of sources (by hash) kept for validation."""
-    test_share: float = Field(default=0.05, ge=0, le=0.5)
-    """Share of sources (by hash) kept for testing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,46 +51,41 @@ class Release:
     num_clips: int
     created_at: str
 
+    @contextmanager
+    def rows(
+        self, columns: Sequence[str], split: Split | None = None
+    ) -> Iterator[pa.RecordBatchReader]:
+        """Give captioned clips as a stream, sorted by clip_id.
+
+        Args:
+            columns: Of the clips table, `split`, and what `OF_CAPTIONS` lists.
+            split: Only clips of this one.
+        """
+        sql, values = captioned_sql(self.selection)
+        listed = ", ".join(f'"{name}"' for name in columns)
+        where = "WHERE split = ?" if split else ""
+        values += [split] if split else []
+        ordered = f"SELECT {listed} FROM ({sql}) {where} ORDER BY clip_id"
+        with query(Dataset(self.root), ordered, self.versions, parameters=values) as found:
+            yield found
+
     def clips(self, split: Split | None = None) -> pa.Table:
-        """Return captioned clips, sorted by clip_id: the clips table's columns and `split`."""
-        rows = _selected(Dataset(self.root), self.versions, self.selection)
-        held = pc.is_in(rows["clip_id"], value_set=self.captions()["clip_id"])
-        rows = rows.filter(held)
-        return rows if split is None else rows.filter(pc.field("split") == split)
+        """Return captioned clips, sorted by clip_id: the clips table's columns and `split`.
+
+        All in memory; `rows` streams.
+        """
+        with self.rows([*CLIPS.names, "split"], split) as found:
+            return found.read_all()
 
     def captions(self) -> pa.Table:
-        """Return one caption for each clip: clip_id, text, text_hash, origin, recipe_id."""
-        return _chosen(Dataset(self.root), self.versions, self.selection)
+        """Return one caption for each clip: clip_id, text, origin, recipe_id, text_hash.
 
-    def embeddings(self, encoder_id: str) -> dict[str, npt.NDArray[np.uint16]]:
-        """Return the text embedding of every caption in the release, by text hash.
-
-        Embeddings are a cache keyed by content whose rows never change, so the newest version is
-        read, also if they were made after the release.
-
-        Returns:
-            Arrays [num_tokens, width] of bfloat16 bit patterns; in torch:
-            `torch.from_numpy(a.view(np.int16)).view(torch.bfloat16)`.
-
-        Raises:
-            DataError: A text of the release is not embedded by this encoder.
+        All in memory; `rows` streams.
         """
-        wanted = set(self.captions()["text_hash"].to_pylist())
-        rows = Dataset(self.root).read("embeddings", where=pc.field("encoder_id") == encoder_id)
-        found = {
-            row["text_hash"]: np.frombuffer(row["values"], "<u2").reshape(
-                row["num_tokens"], row["width"]
-            )
-            for row in rows.to_pylist()
-            if row["text_hash"] in wanted
-        }
-        missing = len(wanted) - len(found)
-        if missing:
-            raise DataError(
-                f"release {self.name}: {missing} of {len(wanted)} texts are not embedded by "
-                f"encoder {encoder_id}; run `snapvideo caption`, which embeds"
-            )
-        return found
+        with self.rows(["clip_id", *OF_CAPTIONS]) as found:
+            table = found.read_all()
+        hashes = [text_hash(str(text)) for text in table["text"].to_pylist()]
+        return table.append_column("text_hash", pa.array(hashes, pa.string()))
 
 
 def create(dataset: Dataset, name: str, selection: Selection) -> Release:
@@ -120,14 +96,15 @@ def create(dataset: Dataset, name: str, selection: Selection) -> Release:
     """
     uri = _uri(dataset.root, name)
     versions: dict[TableName, int] = {table: dataset.version(table) for table in SCHEMAS}
-    digest, num_clips = _digest(dataset, versions, selection)
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    release = Release(dataset.root, name, "", versions, selection, 0, now)
+    digest, num_clips = digest_of(release)
     if not num_clips:
         raise DataError(
             f"{dataset.root}: no captioned clip matches the selection; ingest and caption first, "
-            f"or widen it: {selection.model_dump_json(exclude={'source_ids'})}"
+            f"or widen it: {json.dumps(_plain(selection))}"
         )
-    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    release = Release(dataset.root, name, digest, versions, selection, num_clips, now)
+    release = dataclasses.replace(release, digest=digest, num_clips=num_clips)
     if storage.create_exclusive(uri, _to_json(release)):
         return release
     found = load(dataset.root, name)
@@ -171,13 +148,24 @@ def names(root: str) -> list[str]:
     return [name.removesuffix(".json") for name in found if name.endswith(".json")]
 
 
-def split_of(bucket: int, selection: Selection) -> Split:
-    """Return the split of a source's bucket (0..999)."""
-    test = round(selection.test_share * _BUCKETS)
-    if bucket < test:
-        return "test"
-    validation = test + round(selection.validation_share * _BUCKETS)
-    return "validation" if bucket < validation else "train"
+def captioned_sql(selection: Selection) -> tuple[str, list[object]]:
+    """Return a SELECT of a release's rows, unordered, and its parameters.
+
+    Rows have the columns of the clips table, `split`, and of the chosen caption `OF_CAPTIONS`.
+    """
+    taken, values = selected_sql(selection)
+    recipes = ""
+    if selection.recipe_ids:
+        marks = ", ".join("?" * len(selection.recipe_ids))
+        recipes = f"AND (origin <> 'synthetic' OR recipe_id IN ({marks}))"
+    newest = ", ".join(f"{c} DESC NULLS LAST" for c in ("commit_seq", "created_at", "caption_id"))
+    return (
+        f"WITH selected AS ({taken}), spoken AS ("
+        f"SELECT clip_id, {', '.join(OF_CAPTIONS)} FROM captions SEMI JOIN selected USING (clip_id)"
+        f" WHERE status = 'ok' AND text IS NOT NULL {recipes} QUALIFY row_number() OVER ("
+        f"PARTITION BY clip_id ORDER BY (origin = 'human') DESC NULLS LAST, {newest}) = 1"
+        ") SELECT * FROM selected JOIN spoken USING (clip_id)"
+    ), [*values, *selection.recipe_ids]
 
 
 def _uri(root: str, name: str) -> str:
@@ -192,60 +180,30 @@ def _to_json(release: Release) -> bytes:
         "digest": release.digest,
         "created_at": release.created_at,
         "num_clips": release.num_clips,
-        "selection": release.selection.model_dump(mode="json"),
+        "selection": _plain(release.selection),
         "versions": release.versions,
     }
     return json.dumps(tree, indent=1).encode()
 
 
-def _selected(dataset: Dataset, versions: dict[TableName, int], selection: Selection) -> pa.Table:
-    long_enough = (pc.field("kind") == "image") | (pc.field("num_frames") >= selection.min_frames)
-    where = pc.field("kind").isin(list(selection.kinds)) & long_enough
-    if selection.transform_id:
-        where &= pc.field("transform_id") == selection.transform_id
-    if selection.source_ids:
-        where &= pc.field("source_id").isin(list(selection.source_ids))
-    rows = dataset.read("clips", versions["clips"], where=where).sort_by("clip_id")
-    splits = [split_of(int(bucket or 0), selection) for bucket in rows["split_bucket"].to_pylist()]
-    return rows.append_column("split", pa.array(splits, pa.string()))
-
-
-def _chosen(dataset: Dataset, versions: dict[TableName, int], selection: Selection) -> pa.Table:
-    """Return the caption that the policy takes for each selected clip that has one."""
-    clip_ids = _selected(dataset, versions, selection)["clip_id"]
-    ok = (pc.field("status") == "ok") & pc.field("clip_id").isin(clip_ids.combine_chunks())
-    if selection.recipe_ids:
-        wanted = pc.field("recipe_id").isin(list(selection.recipe_ids))
-        ok &= (pc.field("origin") != "synthetic") | wanted
-    columns = ["clip_id", "caption_id", "text", "origin", "recipe_id", "created_at", "commit_seq"]
-    rows = dataset.read("captions", versions["captions"], columns, ok).to_pylist()
-    rows.sort(
-        key=lambda r: (r["origin"] == "human", r["commit_seq"], r["created_at"], r["caption_id"])
-    )
-    best = {row["clip_id"]: row for row in rows}  # the last one wins: human, then newest
-    chosen = [
-        {name: row.get(name) for name in _CHOSEN.names} | {"text_hash": text_hash(row["text"])}
-        for _, row in sorted(best.items())
+def _plain(selection: Selection) -> dict[str, Any]:
+    """Return a selection as JSON has it: bounds that bound nothing are left out."""
+    tree = selection.model_dump(mode="json")
+    tree["bounds"] = [
+        {name: v for name, v in bound.items() if not (isinstance(v, float) and math.isinf(v))}
+        for bound in tree["bounds"]
     ]
-    return pa.Table.from_pylist(chosen, schema=_CHOSEN)
+    return tree
 
 
-def _digest(
-    dataset: Dataset, versions: dict[TableName, int], selection: Selection
-) -> tuple[str, int]:
+def digest_of(release: Release) -> tuple[str, int]:
     """Return the hash of what the selection yields, and the number of clips in it."""
-    texts = {row["clip_id"]: row["text_hash"] for row in _chosen_rows(dataset, versions, selection)}
-    clips = _selected(dataset, versions, selection).select(["clip_id", "media_sha256", "split"])
-    held = [row for row in clips.to_pylist() if row["clip_id"] in texts]
-    lines = [selection.model_dump_json()]
-    lines += [
-        f"{row['clip_id']} {row['media_sha256']} {row['split']} {texts[row['clip_id']]}"
-        for row in held
-    ]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest(), len(held)
-
-
-def _chosen_rows(
-    dataset: Dataset, versions: dict[TableName, int], selection: Selection
-) -> list[dict[str, str]]:
-    return _chosen(dataset, versions, selection).to_pylist()
+    total = hashlib.sha256(json.dumps(_plain(release.selection), sort_keys=True).encode())
+    num_clips = 0
+    with release.rows(["clip_id", "media_sha256", "split", "text"]) as batches:
+        for batch in batches:
+            columns = (batch.column(index).to_pylist() for index in range(batch.num_columns))
+            for clip_id, sha256, split, text in zip(*columns, strict=True):
+                total.update(f"\n{clip_id} {sha256} {split} {text_hash(text)}".encode())
+            num_clips += len(batch)
+    return total.hexdigest(), num_clips

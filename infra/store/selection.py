@@ -11,6 +11,7 @@ from pydantic import Field
 from infra.config import Settings
 
 Kind = Literal["video", "image"]
+KINDS: tuple[Kind, ...] = ("video", "image")
 
 
 class Bound(Settings):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from infra.store import release
 from infra.store.dataset import Dataset
+from infra.store.selection import Selection
 from pipelines.config import RunConfig
 from pipelines.runtime import Runtime, Task
 
@@ -16,8 +17,7 @@ def pin(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:
     (task,) = tasks
     ingested = [done.outputs for done in runtime.inputs(task, "ingest")]
     captioned = [done.outputs for done in runtime.inputs(task, "caption")]
-    selection = release.Selection(
-        source_ids=tuple(sorted({source for one in ingested for source in one["source_ids"]})),
+    selection = Selection(
         transform_id=ingested[0]["transform_id"],
         recipe_ids=tuple(sorted({one["recipe_id"] for one in captioned})),
     )

@@ -9,7 +9,9 @@ from infra import storage, tracking
 from infra.config import to_yaml
 from infra.errors import ConfigError
 from infra.provenance import package_versions
+from infra.store import cache, index
 from infra.store.release import load
+from infra.store.selection import KINDS
 from pipelines.config import RunConfig
 from pipelines.runtime import Runtime, Task
 from pipelines.serving import STAGE1, STAGE2
@@ -23,7 +25,8 @@ log = logging.getLogger(__name__)
 
 _NEUTRAL = (
     "gpus", "keep", "max_failures", "num_workers", "report_every", "save_every", "threads",
-    "reader.cache_mib", "reader.processes",
+    "reader.cache_mib", "reader.disk_cache", "reader.disk_cache_mib", "reader.fetch_threads",
+    "reader.processes", "reader.read_ahead",
 )  # fmt: skip
 
 
@@ -106,8 +109,10 @@ def _job(
     from train.run import TrainJob
 
     (pinned,) = runtime.inputs(task, "release")
-    clips = load(runtime.dataset, pinned.outputs["name"]).clips("train")
-    kinds = {str(kind) for kind in clips["kind"].to_pylist()}
+    found = index.opened(
+        load(runtime.dataset, pinned.outputs["name"]), cache.folder(settings.reader.disk_cache)
+    )
+    kinds: set[str] = {kind for kind in KINDS if found.shards("train", kind).num_clips}
     return TrainJob(
         run_name=f"stage{stage}-{task.key}",
         stage=stage,

@@ -1,12 +1,11 @@
 """Releases: pinned, exclusive, and the same content gives the same digest."""
 
-import numpy as np
 import pytest
 
 from infra.errors import DataError
 from infra.store import release
 from infra.store.dataset import Dataset
-from infra.store.release import Selection
+from infra.store.selection import Bound, Selection
 from infra.store.texts import text_hash
 
 
@@ -107,29 +106,30 @@ def test_an_unknown_release_is_refused_with_the_known_ones(dataset):
         release.load(dataset.root, "unknown")
 
 
-def test_embeddings_come_back_as_their_bits(dataset):
-    made = release.create(dataset, "r", Selection(min_frames=4))
-    bits = np.arange(6, dtype="<u2").reshape(2, 3)
-    rows = [
-        {"text_hash": key, "encoder_id": "e", "num_tokens": 2, "width": 3, "values": bits.tobytes()}
-        for key in made.captions()["text_hash"].to_pylist()
-    ]
-    dataset.append("embeddings", rows[1:])
-    with pytest.raises(DataError, match="1 of 3 texts are not embedded by encoder e"):
-        made.embeddings("e")
-    dataset.append("embeddings", rows[:1])
-    found = made.embeddings("e")
-    assert len(found) == 3
-    assert np.array_equal(found[text_hash("a still")], bits)
-
-
-def test_a_selection_by_source_and_transform_takes_only_those(dataset):
-    dataset.append(
-        "clips", [clip("mine", source_id="s"), clip("other", source_id="s", transform_id="u")]
-    )
+def test_a_selection_by_transform_takes_only_its_clips(dataset):
+    dataset.append("clips", [clip("mine"), clip("other", transform_id="u")])
     dataset.append("captions", [caption("mine", "one"), caption("other", "two")])
-    made = release.create(dataset, "r", Selection(source_ids=("s",), transform_id="t"))
-    assert made.clips()["clip_id"].to_pylist() == ["mine"]
+    made = release.create(dataset, "r", Selection(transform_id="u"))
+    assert made.clips()["clip_id"].to_pylist() == ["other"]
+
+
+def test_rows_stream_in_order_with_what_was_asked_for(dataset):
+    made = release.create(dataset, "r", Selection())
+    with made.rows(["clip_id", "text", "split"], split="train") as found:
+        rows = found.read_all().to_pylist()
+    assert rows == [
+        {"clip_id": "b", "text": "a blue square", "split": "train"},
+        {"clip_id": "short", "text": "brief", "split": "train"},
+        {"clip_id": "still", "text": "a still", "split": "train"},
+    ]
+
+
+def test_bounds_without_end_come_back_from_the_file(dataset):
+    dataset.append("scores", [{"clip_id": "b", "scorer": "s", "version": "1", "value": 0.5}])
+    bounds = (Bound(scorer="s", version="1", least=0.4),)
+    made = release.create(dataset, "r", Selection(bounds=bounds))
+    assert made.clips()["clip_id"].to_pylist() == ["b"]
+    assert release.load(dataset.root, "r").selection.bounds == bounds
 
 
 def test_newer_captions_of_another_recipe_are_not_taken_where_recipes_are_named(dataset):

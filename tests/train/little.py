@@ -7,6 +7,7 @@ import numpy as np
 from infra import video
 from infra.store import media, release
 from infra.store.dataset import Dataset
+from infra.store.selection import Selection
 from infra.store.texts import text_hash
 from train.text import TextEncoder, build_tiny_t5, encoder_id, pack
 from train.text_config import TextSettings
@@ -48,7 +49,7 @@ def make(
          "num_tokens": len(values), "width": values.shape[1], "values": pack(values * spoil[text])}
         for text, values in zip(distinct, TextEncoder(settings).encode(distinct), strict=True)
     ])  # fmt: skip
-    release.create(dataset, "r1", release.Selection(validation_share=0, test_share=0))
+    release.create(dataset, "r1", Selection(validation_share=0, test_share=0))
     return dataset.root, settings
 
 

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from infra import excerpt
 from infra.errors import ConfigError, DataError
 from tests.train import little
-from train import data
+from train import decode
 from train.config import ReaderSettings, TrainSettings
-from train.data import Geometry, Reader, Source, batches
+from train.data import Reader, Source, batches
+from train.decode import Geometry
 from train.text import encoder_id
 
 SMALL = Geometry(frames=4, height=12, width=16)
@@ -108,13 +110,6 @@ def test_a_kind_that_the_release_lacks_is_named(tmp_path):
         Reader(Source(root, "r1", encoder_id(text)), SETTINGS, SMALL)
 
 
-def test_videos_shorter_than_the_model_are_left_out_and_counted(caplog):
-    clips = [{"kind": "video", "num_frames": n} for n in (3, 4, 9)]
-    clips += [{"kind": "image", "num_frames": 1}]
-    assert data.long_enough(clips, 4) == clips[1:]
-    assert "4 frames of the model clips=1 of=4" in caplog.text
-
-
 def test_a_release_of_short_videos_only_is_refused(source):
     with pytest.raises(ConfigError, match="no video to train on"):
         Reader(source, SETTINGS, Geometry(frames=13, height=12, width=16))
@@ -122,19 +117,12 @@ def test_a_release_of_short_videos_only_is_refused(source):
 
 def test_frames_are_those_nearest_in_time_at_variable_rate():
     times = np.array([0.0, 0.1, 0.15, 0.5, 0.6])
-    assert data._nearest(times, np.array([0.0, 0.12, 0.3, 0.7])).tolist() == [0, 1, 2, 4]
+    assert excerpt.nearest(times, np.array([0.0, 0.12, 0.3, 0.7])).tolist() == [0, 1, 2, 4]
 
 
 @pytest.mark.parametrize(("num_frames", "fps"), [(4, {12.0, 6.0}), (12, {12.0}), (7, {12.0, 6.0})])
 def test_a_framerate_is_drawn_among_those_that_fit(num_frames, fps):
     times = np.arange(13) / 12
     draws = [np.random.default_rng(i) for i in range(40)]
-    got = {data._framerate(times, num_frames, (24.0, 12.0, 6.0, 1.0), draw) for draw in draws}
+    got = {decode.framerate(times, num_frames, (24.0, 12.0, 6.0, 1.0), draw) for draw in draws}
     assert got == fps
-
-
-def test_resizing_keeps_the_middle_and_averages():
-    frames = torch.zeros(1, 4, 12, 3, dtype=torch.uint8)
-    frames[:, :, 4:8] = 200
-    frames[:, ::2, 4:8] = 100
-    assert (data._resized(frames, 2, 2) == 150).all()
