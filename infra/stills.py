@@ -26,6 +26,8 @@ Source = bytes | str | Path
 BT601 = 5  # matrix of small pictures (H.273 table 4); written into what we encode
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00", b"MM\x00*")
+_TAGS = ("title", "description", "comment")
+_IMAGE_DESCRIPTION = 0x010E  # EXIF
 _HDR_TRANSFERS = (16, 18)  # SMPTE ST 2084 (PQ) and ARIB STD-B67 (HLG), ITU-T H.273 table 3
 
 
@@ -187,6 +189,17 @@ def probe_image(source: Source, limits: Limits) -> Header:
             has_audio=False,
             interlaced=False,
         )
+
+
+def image_tags(source: Source, limits: Limits) -> dict[str, str]:
+    """Return the texts that a still carries about itself: PNG's words, EXIF's description."""
+    with _picture(source, limits) as picture:
+        held = {str(name).lower(): text for name, text in picture.info.items()}
+        found = {name: held[name] for name in _TAGS if isinstance(held.get(name), str)}
+        described = picture.getexif().get(_IMAGE_DESCRIPTION)
+    if isinstance(described, str):
+        found.setdefault("description", described)
+    return {name: text.strip() for name, text in found.items() if text.strip()}
 
 
 def shrunk(pixels: Frames, max_side: int | None) -> Frames:

@@ -166,12 +166,12 @@ def header_of(
 ) -> Header:
     """Return the header, given the first decoded frame (rotation is only known there)."""
     sar = Fraction(stream.sample_aspect_ratio or 1)
-    width, height = _display_size(frame, sar)
+    width, height = displayed_size(frame, sar)
     pix = frame.format
     return Header(
         kind="video",
         container=container.format.name,
-        codec=stream.codec_context.name,
+        codec=stream.codec_context.codec.canonical_name,
         pix_fmt=pix.name,
         color_trc=int(frame.color_trc),
         bit_depth=max(part.bits for part in pix.components),
@@ -222,9 +222,7 @@ class Upright:
         return np.ascontiguousarray(_cropped(turned, self._crop, ratio), dtype=np.uint8)
 
     def _pixels(self, frame: av.VideoFrame, width: int, height: int) -> Frames:
-        parts = frame.format.components
-        alpha = frame.format.has_palette or any(part.is_alpha for part in parts)
-        hdr = frame.color_trc in (tone.PQ, tone.HLG)
+        alpha, hdr = _is_clear(frame), frame.color_trc in (tone.PQ, tone.HLG)
         shown = self._converter.reformat(
             frame,
             width=width,
@@ -245,6 +243,15 @@ class Upright:
 def upright(frame: av.VideoFrame, stream: av.VideoStream, max_side: int | None = None) -> Frames:
     """Return one frame as displayed, RGB [H,W,3]; for several, keep an `Upright`."""
     return Upright(stream, max_side)(frame)
+
+
+def is_layered(frame: av.VideoFrame) -> bool:
+    """Return whether showing a frame takes more than a change of its matrix."""
+    return _is_clear(frame) or frame.color_trc in (tone.PQ, tone.HLG)
+
+
+def _is_clear(frame: av.VideoFrame) -> bool:
+    return frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
 
 
 def _cropped(pixels: Frames, crop: Crop | None, ratio: float = 1.0) -> Frames:
@@ -293,6 +300,7 @@ def _duration_s(container: av.container.InputContainer, stream: av.VideoStream) 
     return (container.duration or 0) / 1_000_000
 
 
-def _display_size(frame: av.VideoFrame, sar: Fraction) -> tuple[int, int]:
+def displayed_size(frame: av.VideoFrame, sar: Fraction) -> tuple[int, int]:
+    """Return width and height of a frame with square pixels, upright."""
     size = (max(1, round(frame.width * sar)), frame.height)
     return size if round(frame.rotation / 90) % 2 == 0 else (size[1], size[0])

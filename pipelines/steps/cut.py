@@ -1,24 +1,27 @@
 """Turn the spans of a source into encoded clips.
 
-A source that is one clip keeps its bytes. A span between keyframes is remuxed, which costs about
-a hundredth of encoding; any other span is decoded and encoded again, upright and with its times.
+A source that is one clip keeps its bytes. A span between keyframes is remuxed: its packets are
+copied, for about a hundredth of the cost of encoding. Any other span is decoded and encoded
+again, upright and with its times; so is all that must not stay as it is (HDR, interlaced).
 """
 
-import io
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
+from pathlib import Path
 from typing import Literal
 
 import av
 import av.error
 
-from infra.stills import Frames, Limits, VideoError
-from infra.video import decoded, encode_video, opened, upright
+from infra.plain import Plain
+from infra.stills import Crop, Limits, VideoError
+from infra.video import decoded, opened
 from pipelines.ingest_config import CutSettings
-from pipelines.steps.scan import Scan, scan
-from pipelines.steps.shots import Span
+from pipelines.steps.clip import clip_scan
+from pipelines.steps.encode import encode
+from pipelines.steps.found import Scan, Span
+from pipelines.steps.remux import remux
 
 _REMUXED = ("h264", "hevc", "vp9", "av1", "mpeg4")  # what MP4 holds and browsers know
 
@@ -31,79 +34,102 @@ class CutClip:
     mode: Literal["original", "remux", "transcode"]
     data: bytes
     found: Scan
+    crop: Crop
+    """The box of the displayed picture that readers are to show."""
 
 
 def cut(
-    data: bytes, source: Scan, spans: list[Span], settings: CutSettings, limits: Limits
+    data: bytes | Path, source: Scan, spans: list[Span], settings: CutSettings, limits: Limits
 ) -> Iterator[CutClip]:
-    """Yield the clips of a source, in the order of `spans`.
+    """Yield the clips of a source, in the order of `spans`, one in memory at a time.
 
     Raises:
         VideoError: The source cannot be decoded again.
     """
-    whole = len(spans) == 1 and spans[0].end - spans[0].start == source.num_frames
-    if whole and source.num_skipped == 0:
-        yield CutClip(spans[0], "original", data, source)
+    if source.made is not None and source.header.kind == "video":
+        for span in spans:
+            yield _encoded(span, source.made.take(span), source, limits)
         return
-    remuxed = {span: _remux(data, source, span, limits) for span in spans}
-    rest = [span for span, clip in remuxed.items() if clip is None]
+    if _stays(source, spans, settings):
+        held = data if isinstance(data, bytes) else data.read_bytes()
+        yield CutClip(spans[0], "original", held, source, _box(source, settings))
+        return
+    copied = [span for span in spans if _between_keyframes(span, source, settings)]
+    rest = [span for span in spans if span not in set(copied)]
+    copies = remux(data, source, copied, limits)
     encoded = _transcode(data, source, rest, settings, limits)
     for span in spans:
-        yield remuxed[span] or next(encoded)
+        if span not in copied:
+            yield next(encoded)
+        else:
+            yield _copied(span, next(copies), data, source, settings, limits)
 
 
-def _remux(data: bytes, source: Scan, span: Span, limits: Limits) -> CutClip | None:
-    """Return the span with its packets copied; None where that would not give its frames."""
-    edges = {*source.keyframes, source.num_frames}
-    if not {span.start, span.end} <= edges or source.header.codec not in _REMUXED:
-        return None
-    start = source.first_pts + source.pts[span.start]
-    stop = source.first_pts + (
-        source.pts[span.end] if span.end < source.num_frames else source.end_pts
-    )
-    try:
-        packed = _copy_packets(data, start, stop, limits)
-        found = scan(packed, limits)
-    except (VideoError, av.error.FFmpegError):
-        return None  # the container cannot hold it; encoding can
-    same = found.num_frames == span.end - span.start
-    if not same or found.header.rotation != source.header.rotation:
-        return None
-    return CutClip(span, "remux", packed, found)
+def _stays(source: Scan, spans: list[Span], settings: CutSettings) -> bool:
+    """Return whether the source's own bytes are its only clip."""
+    if source.header.kind == "image":
+        return True
+    whole = len(spans) == 1 and spans[0].end - spans[0].start == source.num_frames
+    return whole and source.num_skipped == 0 and _may_stay(source, settings)
 
 
-def _copy_packets(data: bytes, start: int, stop: int, limits: Limits) -> bytes:
-    file = io.BytesIO()
-    options = {"fflags": "+bitexact"}
-    with (
-        opened(data, limits) as (container, stream),
-        av.open(file, mode="w", format="mp4", container_options=options) as out,
-    ):
-        target = out.add_stream_from_template(stream)
-        for packet in container.demux(stream):
-            if packet.pts is None or packet.dts is None or not start <= packet.pts < stop:
-                continue
-            packet.pts, packet.dts = packet.pts - start, packet.dts - start
-            packet.stream = target
-            out.mux(packet)
-    return file.getvalue()
+def _may_stay(source: Scan, settings: CutSettings) -> bool:
+    return settings.encode == "auto" and not source.header.must_encode
+
+
+def _between_keyframes(span: Span, source: Scan, settings: CutSettings) -> bool:
+    if not _may_stay(source, settings) or source.header.codec not in _REMUXED:
+        return False
+    return {span.start, span.end} <= {*source.keyframes, source.num_frames}
+
+
+def _copied(
+    span: Span,
+    data: bytes | None,
+    original: bytes | Path,
+    source: Scan,
+    settings: CutSettings,
+    limits: Limits,
+) -> CutClip:
+    """Return a remuxed clip if it shows the span's frames; else the span encoded."""
+    if data is not None:
+        try:
+            found = clip_scan(data, source, span, limits)
+        except (VideoError, av.error.FFmpegError):
+            found = None  # the container cannot hold it; encoding can
+        if found and found.header.rotation == source.header.rotation:
+            return CutClip(span, "remux", data, found, _box(source, settings))
+    return next(_transcode(original, source, [span], settings, limits))
+
+
+def _box(source: Scan, settings: CutSettings) -> Crop:
+    return source.bars if settings.crop_bars else source.whole
+
+
+def _encoded(span: Span, data: bytes, source: Scan, limits: Limits) -> CutClip:
+    found = clip_scan(data, source, span, limits)
+    return CutClip(span, "transcode", data, found, found.whole)
 
 
 def _transcode(
-    data: bytes, source: Scan, spans: list[Span], settings: CutSettings, limits: Limits
+    data: bytes | Path, source: Scan, spans: list[Span], settings: CutSettings, limits: Limits
 ) -> Iterator[CutClip]:
-    """Yield spans encoded again, in one pass over the source."""
+    """Yield spans encoded again, in one pass over the source up to the last one's end."""
     if not spans:
         return
-    owners = {index: span for span in spans for index in range(span.start, span.end)}
-    fps = source.header.fps or Fraction(25)
+    crop = source.bars if settings.crop_bars and source.bars != source.whole else None
     with opened(data, limits) as (container, stream):
-        frames = enumerate(decoded(container, stream))
-        for span, group in itertools.groupby(frames, key=lambda item: owners.get(item[0])):
-            if span is None:
-                continue
-            images: Iterator[Frames] = (upright(frame, stream) for _, frame in group)
-            zero = source.pts[span.start]
-            times = [source.seconds(pts - zero) for pts in source.pts[span.start : span.end]]
-            encoded = encode_video(images, fps, crf=settings.crf, pts_s=times)
-            yield CutClip(span, "transcode", encoded, scan(encoded, limits))
+        frames = decoded(container, stream)
+        first = next(frames)
+        plain = Plain(stream, first, settings.height, crop, deinterlace=source.header.interlaced)
+        pictures = plain.pictures(itertools.chain([first], frames))
+        at = 0
+        for span in spans:
+            for _ in range(at, span.start):
+                next(pictures)
+            at = span.end
+            wanted = (next(pictures) for _ in range(span.start, span.end))
+            times = source.pts[span.start : span.end]
+            yield _encoded(
+                span, encode(wanted, times, plain, source.header, settings), source, limits
+            )

@@ -6,7 +6,7 @@ there are none. A bad file is data, not an exception.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from infra import storage
@@ -62,7 +62,7 @@ def examine(uri: str, known: frozenset[str], settings: IngestSettings) -> Outcom
         return Outcome(uri, source_id, known=True, caption=caption, refusals=refusals)
     clips: list[tuple[dict[str, Any], bytes]] = []
     try:
-        found = scan(data, settings.accept.limits())
+        found = scan(data, settings.accept, settings.cut)
         laid, short = _laid(found, settings)
         for clip in cut(data, found, laid, settings.cut, settings.accept.limits()):
             row = _row(clip, found, settings.transform_id)
@@ -157,7 +157,7 @@ def _row(clip: CutClip, source: Scan, transform_id: str) -> dict[str, Any]:
         "coded_height": header.coded_height,
         "rotation": header.rotation,
         "sar": f"{header.sar.numerator}:{header.sar.denominator}",
-        "crop": {"x": 0, "y": 0, "w": header.width, "h": header.height},
+        "crop": asdict(clip.crop),
         "fps_num": header.fps.numerator,
         "fps_den": header.fps.denominator,
         "is_vfr": found.is_vfr,
@@ -166,7 +166,7 @@ def _row(clip: CutClip, source: Scan, transform_id: str) -> dict[str, Any]:
         "keyframe_pts": [found.pts[index] for index in found.keyframes],
         "interlaced": header.interlaced,
         "has_audio": header.has_audio,
-        "phash": perceptual_hash(found.thumbs[found.num_frames // 2]),
+        "phash": perceptual_hash(found.middle_thumb),
     }
 
 

@@ -6,15 +6,18 @@ import av
 import numpy as np
 import pytest
 
-from infra.stills import Limits, VideoError
+from infra.stills import VideoError
 from infra.video import encode_image, encode_video
+from pipelines.ingest_config import AcceptSettings
 from pipelines.steps.scan import perceptual_hash, scan
 from tests.infra.videos import moving, noise, sound, video
+
+ACCEPT = AcceptSettings()
 
 
 def reason(data):
     with pytest.raises(VideoError) as caught:
-        scan(data, Limits())
+        scan(data, ACCEPT)
     return caught.value.reason
 
 
@@ -51,13 +54,13 @@ def with_sound(num_seconds):
 
 
 def test_frames_and_times_are_counted():
-    found = scan(encode_video(moving(), 8), Limits())
+    found = scan(encode_video(moving(), 8), ACCEPT)
     assert (found.num_frames, found.is_vfr, found.keyframes) == (12, False, [0])
     assert found.seconds(found.end_pts) == pytest.approx(1.5)
 
 
 def test_a_varying_rate_is_seen():
-    assert scan(encode_video(moving(5), 10, pts_s=[0, 0.1, 0.3, 0.35, 1.0]), Limits()).is_vfr
+    assert scan(encode_video(moving(5), 10, pts_s=[0, 0.1, 0.3, 0.35, 1.0]), ACCEPT).is_vfr
 
 
 @pytest.mark.parametrize("share", [0.4, 0.6, 0.8])
@@ -65,7 +68,7 @@ def test_a_varying_rate_is_seen():
 def test_a_file_that_was_cut_off_is_truncated(container, share):
     codec = "libx264" if container == "matroska" else "libvpx-vp9"
     data = video(noise(40), container, codec)
-    assert scan(data, Limits()).num_frames == 40
+    assert scan(data, ACCEPT).num_frames == 40
     assert reason(data[: int(len(data) * share)]) in ("truncated", "corrupt")
 
 
@@ -80,17 +83,17 @@ def test_an_mp4_with_its_index_in_front_that_was_cut_off_is_truncated(tmp_path):
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
     data = path.read_bytes()
-    assert scan(data, Limits()).num_frames == 40
+    assert scan(data, ACCEPT).num_frames == 40
     assert reason(data[: len(data) * 6 // 10]) in ("truncated", "corrupt")
 
 
 def test_sound_that_outlasts_the_picture_is_no_truncation():
-    assert scan(with_sound(4), Limits()).num_frames == 12
+    assert scan(with_sound(4), ACCEPT).num_frames == 12
 
 
 def test_frames_before_the_first_keyframe_are_left_out():
     data = video(noise(40), options={"g": "20", "sc_threshold": "0", "bf": "0"})
-    found = scan(from_second(data, 0.5), Limits())
+    found = scan(from_second(data, 0.5), ACCEPT)
     assert found.num_frames == 20
     assert found.keyframes == [0]
 
@@ -121,7 +124,7 @@ def test_most_random_damage_is_found():
         start = random.integers(200, len(data) - 4000)
         data[start : start + 2048] = random.integers(0, 256, 2048)
         try:
-            scan(data.tobytes(), Limits())
+            scan(data.tobytes(), ACCEPT)
         except VideoError:
             refused += 1
     assert refused >= 18
@@ -130,7 +133,7 @@ def test_most_random_damage_is_found():
 def test_the_perceptual_hash_survives_encoding_and_tells_pictures_apart():
     first, other = noise(1, seed=1), noise(1, seed=2)
     hashes = [
-        perceptual_hash(scan(data, Limits()).thumbs[0])
+        perceptual_hash(scan(data, ACCEPT).thumbs[0])
         for data in (
             encode_image(first[0]),
             encode_image(first[0], "jpeg"),

@@ -1,0 +1,77 @@
+"""Copy the packets of spans into files of their own, in one pass over the source."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import av.container
+import av.error
+
+from infra.stills import Limits
+from infra.video import opened
+from pipelines.steps.found import Scan, Span
+
+
+class _File:
+    """An MP4 file that packets are copied into."""
+
+    def __init__(self, template: av.VideoStream, start: int) -> None:
+        self._memory, self._start = io.BytesIO(), start
+        options = {"fflags": "+bitexact"}
+        self._out = av.open(self._memory, mode="w", format="mp4", container_options=options)
+        self._stream = self._out.add_stream_from_template(template)
+        self._failed = False
+
+    def add(self, packet: "av.Packet[av.VideoStream]") -> None:
+        if self._failed or packet.pts is None or packet.dts is None:
+            self._failed = True
+            return
+        packet.pts, packet.dts = packet.pts - self._start, packet.dts - self._start
+        packet.stream = self._stream
+        try:
+            self._out.mux(packet)
+        except (av.error.FFmpegError, ValueError):
+            self._failed = True  # MP4 does not hold it as it is; encoding will
+
+    def finish(self) -> bytes | None:
+        try:
+            self._out.close()
+        except av.error.FFmpegError:
+            self._failed = True
+        return None if self._failed else self._memory.getvalue()
+
+
+def remux(
+    data: bytes | Path, source: Scan, spans: list[Span], limits: Limits
+) -> Iterator[bytes | None]:
+    """Yield an MP4 file for each span; None where its packets cannot be copied.
+
+    Args:
+        data: The source.
+        source: Its scan.
+        spans: Spans that begin and end at keyframes, ascending.
+        limits: What to refuse.
+    """
+    if not spans:
+        return
+    edges = [
+        (source.first_pts + source.pts[span.start], source.first_pts + source.stop(span))
+        for span in spans
+    ]
+    at, file = 0, None
+    with opened(data, limits) as (container, stream):
+        for packet in container.demux(stream):
+            if packet.pts is None or packet.is_discard or packet.pts < edges[at][0]:
+                continue
+            while at < len(edges) and packet.pts >= edges[at][1]:
+                yield file.finish() if file else None
+                at, file = at + 1, None
+            if at == len(edges):
+                return
+            if packet.pts >= edges[at][0]:
+                file = file or _File(stream, edges[at][0])
+                file.add(packet)
+        while at < len(edges):
+            yield file.finish() if file else None
+            at, file = at + 1, None
