@@ -13,7 +13,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra import storage
@@ -39,7 +39,7 @@ _PASSING = (
 class Fetched:
     """The bytes of a source and what names them."""
 
-    data: bytes | Path
+    data: bytes | Path = field(repr=False)
     source_id: str
     """SHA-256 of the bytes."""
     size_bytes: int

@@ -63,7 +63,11 @@ def globbed(pattern: str, with_texts: bool = False) -> Iterator[FileInfo]:
 
 
 def list_folder(
-    root: str, infos: Iterable[FileInfo], settings: SourceSettings, suffixes: tuple[str, ...]
+    root: str,
+    infos: Iterable[FileInfo],
+    settings: SourceSettings,
+    suffixes: tuple[str, ...],
+    source: str = "",
 ) -> Iterator[SourceEntry]:
     """Yield the media among files, in order; tars are opened.
 
@@ -72,6 +76,7 @@ def list_folder(
         infos: Files, sorted by name.
         settings: How they are grouped.
         suffixes: Endings of media.
+        source: What messages call it.
 
     Raises:
         DataError: There is no file at all, or none is media.
@@ -95,7 +100,7 @@ def list_folder(
         for entry in entries:
             num_media += 1
             yield entry
-    _check(root, num_files, num_media, suffixes)
+    _check(source or root, num_files, num_media, suffixes)
 
 
 def list_tar(
@@ -228,18 +233,28 @@ def _suffix(name: str) -> str:
     return name[len(stem) :].lower()
 
 
-def _check(root: str, num_files: int, num_media: int, suffixes: tuple[str, ...]) -> None:
+def _check(source: str, num_files: int, num_media: int, suffixes: tuple[str, ...]) -> None:
     if num_media:
         return
     if num_files:
         raise DataError(
-            f"source {root}: none of its {num_files} files is media; accepted endings: "
+            f"source {source}: none of its {num_files} files is media; accepted endings: "
             f"{', '.join((*suffixes, TAR))} (setting ingest.accept.suffixes)"
         )
+    if is_glob(source):
+        raise DataError(f"source {source}: matches nothing; check the pattern")
     way_out = "put videos or images there"
-    if storage.is_s3(root):
+    if storage.is_s3(source):
         way_out = f"check bucket and prefix, or {way_out}"
-    raise DataError(f"source {root}: the folder is empty; {way_out}")
+    raise DataError(f"source {source}: the folder is empty; {way_out}")
+
+
+def _is_class(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:  # such as a range that runs backwards
+        return False
+    return True
 
 
 def _regex(pattern: str) -> str:
@@ -264,7 +279,7 @@ def _token(pattern: str, at: int) -> str:
 
 
 def _class(token: str) -> str:
-    if len(token) < 3:
+    inner = re.sub(r"([\\\[&~|])", r"\\\1", token[1:-1])
+    if inner in ("", "!", "^") or not _is_class(f"[{inner}]"):
         return re.escape(token)
-    inner = token[1:-1].replace("\\", "\\\\").replace("[", "\\[")
     return f"(?!/)[^{inner[1:]}]" if inner[0] in "!^" else f"[{inner}]"

@@ -60,6 +60,8 @@ def list_sources(
         raise ConfigError(
             f"source {source}: a packed tar cannot be read in parts; unpack it to a .tar"
         )
+    if storage.is_s3(root) and is_glob("/".join(root.split("/")[:3])):
+        raise ConfigError(f"source {source}: wildcards may stand behind the bucket only")
     if is_web(root):
         yield from _web(root, settings, suffixes)
         return
@@ -98,8 +100,6 @@ def _beside(uri: str) -> tuple[str, ...]:
 def _glob(
     pattern: str, settings: SourceSettings, suffixes: tuple[str, ...]
 ) -> Iterator[SourceEntry]:
-    if (storage.is_s3(pattern) and pattern.count("/") < 3) or base_of(pattern) == "s3:/":
-        raise ConfigError(f"source {pattern}: wildcards may stand behind the bucket only")
     if is_manifest(pattern):
         manifests = globbed(pattern)
         first = needs(next(manifests, None), pattern)
@@ -107,7 +107,7 @@ def _glob(
             yield from list_manifest(info.uri, settings, suffixes)
         return
     infos = globbed(pattern, with_texts=True)
-    yield from list_folder(base_of(pattern), infos, settings, suffixes)
+    yield from list_folder(base_of(pattern), infos, settings, suffixes, pattern)
 
 
 def _web(url: str, settings: SourceSettings, suffixes: tuple[str, ...]) -> Iterator[SourceEntry]:
