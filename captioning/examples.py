@@ -1,22 +1,22 @@
 """What the small captioner learns from: clips with human captions, held in memory."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import BaseImageProcessor
 
+from captioning.chosen import Chosen, chosen_sql
 from captioning.config import FrameSettings, LocalCaptionerSettings
 from captioning.frames import fit_count, load
 from infra.errors import DataError
 from infra.store.dataset import Dataset
 from infra.store.media import read_media
+from infra.store.query import query
 from infra.video import VideoError
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,15 @@ log = logging.getLogger(__name__)
 FRAMES_KEPT = 2
 """Frames kept of a clip for each frame shown, so that the times shown can vary."""
 
+_DESCRIBED = """
+WITH wanted AS ({taken}), said AS (
+  SELECT clip_id, text FROM captions WHERE origin = 'human' AND status = 'ok'
+  QUALIFY row_number() OVER (
+    PARTITION BY clip_id ORDER BY commit_seq DESC, created_at DESC, caption_id DESC
+  ) = 1
+)
+SELECT wanted.*, said.text FROM wanted JOIN said USING (clip_id) ORDER BY clip_id LIMIT ?
+"""
 _TRIMMED = 0.12  # of a clip's length, at either end: what moves still moves the same way
 _WOBBLE = 0.3  # of the spacing of kept frames, around each time
 _SHIFT_PX = 2
@@ -42,7 +51,7 @@ class Examples:
 
 def load_examples(
     dataset: Dataset,
-    clip_ids: Sequence[str],
+    chosen: Chosen,
     settings: LocalCaptionerSettings,
     images: BaseImageProcessor,
 ) -> Examples:
@@ -50,20 +59,17 @@ def load_examples(
 
     Args:
         dataset: Whose clips.
-        clip_ids: Which clips.
+        chosen: Which clips.
         settings: How many clips and frames, and their side.
         images: The image processor that will also prepare frames when the model is used.
 
     Raises:
         DataError: Fewer than `min_clips` clips have a readable picture and a human caption.
     """
-    texts = _human_captions(dataset)
-    wanted = [clip for clip in clip_ids if clip in texts]
-    rows = dataset.read("clips", where=pc.field("clip_id").isin(wanted)).to_pylist()
-    chosen = sorted(rows, key=lambda row: str(row["clip_id"]))
+    chosen_rows, texts = _described(dataset, chosen, settings.max_clips)
     shown = FrameSettings(num_frames=settings.num_frames * FRAMES_KEPT)
     frames, shown_ids = [], []
-    for row in chosen[: settings.max_clips]:
+    for row in chosen_rows:
         try:
             clip = load(read_media(dataset.root, row), shown)
         except (VideoError, DataError) as fault:
@@ -124,11 +130,12 @@ def _squeezed(frames: np.ndarray[Any, Any], images: BaseImageProcessor) -> Tenso
     return squeezed.round().clamp(0, 255).to(torch.uint8)
 
 
-def _human_captions(dataset: Dataset) -> dict[str, str]:
-    """Return the newest human caption of each clip that has one."""
-    rows = dataset.read(
-        "captions",
-        columns=["clip_id", "text", "commit_seq"],
-        where=(pc.field("origin") == "human") & (pc.field("status") == "ok"),
-    ).to_pylist()
-    return {row["clip_id"]: row["text"] for row in sorted(rows, key=lambda r: r["commit_seq"])}
+def _described(
+    dataset: Dataset, chosen: Chosen, max_clips: int
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return the first clips that a person described, and the newest text of each."""
+    taken, values = chosen_sql(chosen)
+    sql = _DESCRIBED.format(taken=taken)
+    with query(dataset, sql, parameters=[*values, max_clips]) as found:
+        rows = found.read_all().to_pylist()
+    return rows, {row["clip_id"]: row["text"] for row in rows}

@@ -4,7 +4,7 @@ Everything follows from the settings and the captioned clips: same input, same w
 state is saved every so many steps; a run that is killed and repeated goes on from there and
 ends with the same model as an unbroken one.
 
-    train_local("s3://bucket/corpus", clip_ids, LocalCaptionerSettings(), "out/captioner")
+    train_local("s3://bucket/corpus", Selection(), LocalCaptionerSettings(), "out/captioner")
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from captioning.chosen import Chosen
 from captioning.config import LocalCaptionerSettings
 from captioning.examples import Examples, load_examples, varied
 from captioning.small import MEAN, START, STD, build_image_processor, build_model, build_tokenizer
@@ -51,13 +52,13 @@ class LocalFacts:
 
 
 def train_local(
-    dataset_root: str, clip_ids: Sequence[str], settings: LocalCaptionerSettings, out_uri: str
+    dataset_root: str, chosen: Chosen, settings: LocalCaptionerSettings, out_uri: str
 ) -> LocalFacts:
     """Train a captioner and save it as a folder that `from_pretrained` reads.
 
     Args:
         dataset_root: Of an existing dataset.
-        clip_ids: Learn from those of these clips that have a human caption.
+        chosen: Learn from those of these clips that have a human caption.
         settings: The model and its training.
         out_uri: Folder to write; the state of unfinished training lies there too.
 
@@ -66,7 +67,7 @@ def train_local(
     """
     started_s = time.monotonic()
     images = build_image_processor(settings)
-    examples = load_examples(Dataset.open(dataset_root), clip_ids, settings, images)
+    examples = load_examples(Dataset.open(dataset_root), chosen, settings, images)
     log.info("captioner clips=%d seconds=%.1f", len(examples.texts), time.monotonic() - started_s)
     tokenizer = build_tokenizer(examples.texts)
     model = build_model(len(tokenizer), settings)

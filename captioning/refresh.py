@@ -7,26 +7,33 @@ and a run that is repeated writes nothing twice. Human captions are never touche
     counts = caption_clips("s3://bucket/corpus", None, settings, run_id="2026-11-20")
 """
 
+import contextlib
 import hashlib
 import logging
+import tempfile
 import time
+import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import ray.data
 
+from captioning.chosen import Chosen, chosen_sql
 from captioning.config import CaptionSettings, FrameSettings
 from captioning.frames import load
 from captioning.model import Captioner, check_model
 from captioning.recipe import Recipe, recipe
+from infra import storage
 from infra.errors import DataError
 from infra.store.dataset import Dataset
 from infra.store.media import read_media
+from infra.store.query import query
 from infra.video import VideoError
 
 log = logging.getLogger(__name__)
@@ -37,6 +44,17 @@ Progress = Callable[[int, int], None]
 
 _MEDIA = ["clip_id", "media_sha256", "media_file", "media_row", "media_offset", "media_length"]
 _MEDIA += ["media_crc32c"]
+_STALE = """
+WITH wanted AS ({taken})
+SELECT {columns} FROM wanted w
+WHERE NOT EXISTS (
+  SELECT 1 FROM captions c WHERE c.clip_id = w.clip_id AND (
+    c.origin = 'human'
+    OR c.recipe_id = ? AND c.status = 'ok' AND c.media_sha256 = w.media_sha256
+  )
+)
+ORDER BY clip_id
+"""
 
 
 @dataclass(frozen=True)
@@ -49,30 +67,37 @@ class CaptionCounts:
     seconds: float
 
 
-def stale(dataset: Dataset, recipe_id: str, clip_ids: Sequence[str] | None = None) -> pa.Table:
-    """Return where the media of clips lie that need a caption of this recipe.
+@contextlib.contextmanager
+def stale(
+    dataset: Dataset, recipe_id: str, chosen: Chosen | None = None
+) -> Iterator[pa.RecordBatchReader]:
+    """Give where the media of clips lie that need a caption of this recipe, sorted by clip.
 
     Args:
         dataset: Whose clips.
         recipe_id: Of the recipe that is wanted.
-        clip_ids: Look at these clips only; None is all.
+        chosen: Look at these clips only; None is all.
     """
-    wanted = None if clip_ids is None else pc.field("clip_id").isin(list(clip_ids))
-    clips = dataset.read("clips", columns=_MEDIA, where=wanted)
-    usable = (pc.field("origin") == "human") | (
-        (pc.field("recipe_id") == recipe_id) & (pc.field("status") == "ok")
+    taken, values = chosen_sql(chosen) if chosen is not None else ("SELECT * FROM clips", [])
+    sql = _STALE.format(columns=", ".join(_MEDIA), taken=taken)
+    with query(dataset, sql, parameters=[*values, recipe_id]) as rows:
+        yield rows
+
+
+def num_captioned(dataset: Dataset, chosen: Chosen, recipe_id: str) -> int:
+    """Return how many of the clips have a usable caption of the recipe."""
+    taken, values = chosen_sql(chosen)
+    sql = (
+        "SELECT count(*) AS num FROM captions WHERE status = 'ok' AND "
+        f"clip_id IN (SELECT clip_id FROM ({taken})) AND recipe_id = ?"
     )
-    held = dataset.read("captions", columns=["clip_id", "origin", "media_sha256"], where=usable)
-    human = set(held.filter(pc.field("origin") == "human")["clip_id"].to_pylist())
-    fresh = set(zip(held["clip_id"].to_pylist(), held["media_sha256"].to_pylist(), strict=True))
-    rows = zip(clips["clip_id"].to_pylist(), clips["media_sha256"].to_pylist(), strict=True)
-    needed = [clip not in human and (clip, sha) not in fresh for clip, sha in rows]
-    return clips.filter(pa.array(needed, pa.bool_()))
+    with query(dataset, sql, parameters=[*values, recipe_id]) as rows:
+        return int(rows.read_all()["num"][0].as_py())
 
 
 def caption_clips(
     dataset_root: str,
-    clip_ids: Sequence[str] | None,
+    chosen: Chosen | None,
     settings: CaptionSettings,
     run_id: str,
     on_progress: Progress | None = None,
@@ -81,7 +106,7 @@ def caption_clips(
 
     Args:
         dataset_root: Of an existing dataset.
-        clip_ids: Look at these clips only; None is all.
+        chosen: Look at these clips only; None is all.
         settings: The recipe, and how to run it.
         run_id: Written into each row.
         on_progress: Called after each commit.
@@ -92,28 +117,46 @@ def caption_clips(
     """
     started_s = time.monotonic()
     dataset, made_with = Dataset.open(dataset_root), recipe(settings)
-    rows = stale(dataset, made_with.recipe_id, clip_ids)
     report = on_progress or _log_progress(started_s)
     counts: Counter[str] = Counter()
-    if len(rows):
-        check_model(settings)
-        _keep_recipe(dataset, made_with, run_id)
-        written = captions(rows, dataset.root, settings)
-        size = settings.clips_per_commit
-        for block in written.iter_batches(batch_size=size, batch_format="pyarrow"):
-            assert isinstance(block, pa.Table)
-            _commit(block.to_pylist(), dataset, made_with, run_id)
-            counts.update(str(status) for status in block["status"].to_pylist())
-            report(counts.total(), len(rows))
+    with _laid(dataset, made_with.recipe_id, chosen) as (folder, num_stale):
+        if num_stale:
+            check_model(settings)
+            _keep_recipe(dataset, made_with, run_id)
+            written = captions(folder, num_stale, dataset.root, settings)
+            size = settings.clips_per_commit
+            for block in written.iter_batches(batch_size=size, batch_format="pyarrow"):
+                assert isinstance(block, pa.Table)
+                _commit(block.to_pylist(), dataset, made_with, run_id)
+                counts.update(str(status) for status in block["status"].to_pylist())
+                report(counts.total(), num_stale)
     _check_failed(counts, settings.max_failed_share)
     seconds = time.monotonic() - started_s
-    log.info("captioned clips=%d by_status=%s seconds=%.1f", len(rows), dict(counts), seconds)
-    return CaptionCounts(len(rows), dict(counts), made_with.recipe_id, seconds)
+    log.info("captioned clips=%d by_status=%s seconds=%.1f", num_stale, dict(counts), seconds)
+    return CaptionCounts(num_stale, dict(counts), made_with.recipe_id, seconds)
 
 
-def captions(rows: pa.Table, root: str, settings: CaptionSettings) -> ray.data.Dataset:
+@contextlib.contextmanager
+def _laid(dataset: Dataset, recipe_id: str, chosen: Chosen | None) -> Iterator[tuple[str, int]]:
+    """Give a folder with what is stale, which any node can read, and how much that is."""
+    folder, num_stale = dataset.uri("work", uuid.uuid4().hex), 0
+    with tempfile.TemporaryDirectory() as scratch, stale(dataset, recipe_id, chosen) as rows:
+        for number, batch in enumerate(rows):
+            path = Path(scratch, f"{number:06d}.parquet")
+            pq.write_table(pa.Table.from_batches([batch]), path)
+            num_stale += batch.num_rows
+            storage.upload(path, storage.join(folder, path.name), move=True)
+    try:
+        yield folder, num_stale
+    finally:
+        storage.delete(folder)
+
+
+def captions(folder: str, num_rows: int, root: str, settings: CaptionSettings) -> ray.data.Dataset:
     """Turn clips into what the model says about them; lazy."""
-    clips = ray.data.from_arrow(rows).repartition(_num_blocks(len(rows), settings))
+    files, path = storage.filesystem(folder)
+    rows = ray.data.read_parquet(path, filesystem=files)
+    clips = rows.repartition(_num_blocks(num_rows, settings))
     shown = clips.map(partial(_show, root=root, settings=settings.frames))  # 1 -> 1
     return shown.map_batches(  # 1 -> 1
         Captioner,

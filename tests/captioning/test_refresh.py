@@ -5,8 +5,14 @@ import pytest
 
 from captioning.config import CaptionSettings
 from captioning.recipe import recipe
-from captioning.refresh import caption_clips, stale
+from captioning.refresh import caption_clips
+from captioning.refresh import stale as stale_rows
 from infra.errors import ConfigError, DataError
+
+
+def stale(*given):
+    with stale_rows(*given) as rows:
+        return rows.read_all()
 
 
 @pytest.fixture
