@@ -81,9 +81,10 @@ def download(
 
 
 def _piece(url: str, response: http.client.HTTPResponse, left_s: Callable[[], float]) -> bytes:
-    if left_s() <= 0:
+    piece = response.read1(_CHUNK)
+    if left_s() <= 0:  # what is shut at the deadline reads as ended
         raise FetchError("timeout", f"{url}: not done in time")
-    return response.read1(_CHUNK)
+    return piece
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from infra import storage
 from pipelines.sources.config import HttpSettings
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -58,7 +57,7 @@ def web() -> Iterator[Web]:
         def do_GET(self) -> None:
             found.handle(self)
 
-        do_HEAD = do_GET
+        do_HEAD = do_GET  # noqa: N815 - http.server's names
 
         def log_message(self, *words: object) -> None:
             pass
@@ -89,8 +88,3 @@ def permitted() -> HttpSettings:
 def root(request: pytest.FixtureRequest, tmp_path) -> str:
     """A place for files, on disk and in S3."""
     return str(tmp_path / "src") if request.param == "local" else request.getfixturevalue("s3")
-
-
-def put(root: str, *names: str, data: bytes = b"content") -> None:
-    for name in names:
-        storage.write_bytes(storage.join(root, name), data)
