@@ -95,7 +95,8 @@ class DiskCache:
             temporary.replace(file)
         except OSError as fault:
             log.warning("not cached file=%s fault=%s", file, fault.strerror)
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
     def size_bytes(self) -> int:
         """Return the size of all entries, those being written included."""
