@@ -6,6 +6,7 @@ S3, pyarrow or delta-rs tells becomes one of our errors that says what to do (`e
 """
 
 import functools
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ _ATTEMPTS = 4
 _CONNECT_S, _READ_S = 5, 60
 _PIECE = 1 << 20
 _PART = 16 << 20
+_PAGE_KEYS = 1000
 _IDENTITY = (
     "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
     "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_REGION", "AWS_DEFAULT_REGION",
@@ -48,7 +50,7 @@ class Found:
 
 def client() -> Any:  # noqa: ANN401 - boto3 makes the class at run time
     """Return this process's client for the endpoint and credentials in the environment."""
-    return _client(os.getpid(), *_identity())
+    return _client(os.getpid(), os.environ.get("AWS_MAX_ATTEMPTS", str(_ATTEMPTS)), *_identity())
 
 
 def filesystem() -> pafs.FileSystem:
@@ -83,7 +85,7 @@ def exists(uri: str) -> bool:
     """Return whether an object or anything below the address is there."""
     bucket, key = bucket_key(uri.rstrip("/"))
     for prefix in (key, f"{key}/"):
-        names = [found.key for found in _page(uri, bucket, prefix if key else "")]
+        names = [found.key for found in _first(uri, bucket, prefix if key else "")]
         if not names or names[0] == key or names[0].startswith(f"{key}/" if key else ""):
             return bool(names) or not key
     return False
@@ -175,15 +177,7 @@ def objects(uri: str) -> Iterator[Found]:
     Raises:
         ServiceError: S3 does not answer or refuses.
     """
-    bucket, key = bucket_key(uri.rstrip("/"))
-    pages = client().get_paginator("list_objects_v2").paginate
-    try:
-        for page in pages(Bucket=bucket, Prefix=f"{key}/" if key else ""):
-            for entry in page.get("Contents", []):
-                if not entry["Key"].endswith("/"):
-                    yield _found(entry)
-    except FAULTS as fault:
-        raise explain(uri, fault) from fault
+    return (found for found in _listed(uri) if not found.key.endswith("/"))  # marks of folders
 
 
 def delete(uri: str) -> None:
@@ -193,14 +187,13 @@ def delete(uri: str) -> None:
         ServiceError: S3 does not answer or refuses, be it for one object.
     """
     bucket, key = bucket_key(uri.rstrip("/"))
-    if key:
+    names = [found.key for found in _first(uri, bucket, key)] if key else []
+    if key in names:
         _call(uri, "delete_object")
-    while found := _page(uri, bucket, f"{key}/" if key else "", most=1000):
-        names: list[Any] = [{"Key": entry.key} for entry in found]
+    below = _listed(uri)
+    while keys := [{"Key": found.key} for found in itertools.islice(below, _PAGE_KEYS)]:
         try:
-            answer = client().delete_objects(
-                Bucket=bucket, Delete={"Objects": names, "Quiet": True}
-            )
+            answer = client().delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
         except FAULTS as fault:
             raise explain(uri, fault) from fault
         for refused in answer.get("Errors", []):
@@ -256,9 +249,25 @@ _CONDITIONAL = (
 )  # fmt: skip
 
 
-def _page(uri: str, bucket: str, prefix: str, most: int = 1) -> list[Found]:
+def _listed(uri: str) -> Iterator[Found]:
+    """Yield everything below an address, by name."""
+    bucket, key = bucket_key(uri.rstrip("/"))
     try:
-        page = client().list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=most)
+        pages = client().get_paginator("list_objects_v2")
+        for page in pages.paginate(
+            Bucket=bucket,
+            Prefix=f"{key}/" if key else "",
+            PaginationConfig={"PageSize": _PAGE_KEYS},
+        ):
+            yield from (_found(entry) for entry in page.get("Contents", []))
+    except FAULTS as fault:
+        raise explain(uri, fault) from fault
+
+
+def _first(uri: str, bucket: str, prefix: str) -> list[Found]:
+    """Return the first object whose name begins so, if there is one."""
+    try:
+        page = client().list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
     except FAULTS as fault:
         raise explain(uri, fault) from fault
     return [_found(entry) for entry in page.get("Contents", [])]
@@ -278,7 +287,7 @@ def _identity() -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=8)
-def _client(process: int, *identity: str) -> Any:  # noqa: ANN401 - as `client`; a fork must not share sockets
+def _client(process: int, attempts: str, *identity: str) -> Any:  # noqa: ANN401 - as `client`; a fork must not share sockets
     try:
         return boto3.session.Session().client(
             "s3",
@@ -289,7 +298,7 @@ def _client(process: int, *identity: str) -> Any:  # noqa: ANN401 - as `client`;
                 response_checksum_validation="when_required",
                 retries={
                     "mode": "standard",
-                    "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", _ATTEMPTS)),
+                    "total_max_attempts": int(attempts),
                 },
                 connect_timeout=_CONNECT_S,
                 read_timeout=_READ_S,

@@ -36,17 +36,18 @@ _ADVICE = (  # (what a fault says, lower case without blanks and underscores; wh
         "the bucket lies in another region; set AWS_REGION to it",
     ),
     (
+        ("nospaceleft", "quotaexceeded", "insufficientstorage", "xminiostoragefull"),
+        "the store is full; free space there",
+    ),
+    (
         ("accessdenied", "forbidden", "methodnotallowed", "readonly", "necessaryprivileges"),
         "these credentials may not do that: a target to be written is read-only "
         "for them; ask for the right, or choose another address",
     ),
     (
-        ("nospaceleft", "quotaexceeded", "insufficientstorage", "xminiostoragefull"),
-        "the store is full; free space there",
-    ),
-    (
         ("slowdown", "serviceunavailable", "internalerror", "toomanyrequests"),
-        "S3 is overloaded or broken at the moment; run again",
+        "S3 is overloaded or has a fault of its own; run again, and if it stays look at the "
+        "server: it may be full or read-only",
     ),
     (
         ("connect", "timeout", "timedout", "networkconnection", "errorsendingrequest"),

@@ -1,19 +1,31 @@
+import contextlib
 import gzip
 import os
 import resource
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import boto3
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from infra import storage
 from infra.errors import ConfigError, DataError, ServiceError
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", "s3", "rclone_s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """One folder on disk and one in S3: everything must hold for both."""
-    return str(tmp_path) if request.param == "local" else request.getfixturevalue("s3")
+    """One folder on disk and two in S3: everything must hold for all."""
+    return str(tmp_path) if request.param == "local" else request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["local", "s3"])
+def honest(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A folder of a store that honours conditional puts."""
+    return str(tmp_path) if request.param == "local" else request.getfixturevalue(request.param)
 
 
 def test_what_is_written_is_read_back(root):
@@ -41,16 +53,22 @@ def test_an_object_that_leads_out_of_its_folder_is_not_copied(s3, tmp_path):
     assert not list(tmp_path.rglob("evil"))
 
 
-def test_only_one_exclusive_create_wins(root):
-    uri = storage.join(root, "commits/1.json")
+def test_only_one_exclusive_create_wins(honest):
+    uri = storage.join(honest, "commits/1.json")
     assert storage.create_exclusive(uri, b"first")
     assert not storage.create_exclusive(uri, b"second")
     assert storage.read_bytes(uri) == b"first"
 
 
-def test_a_store_with_conditional_puts_passes_the_probe_and_keeps_nothing(root):
-    storage.check_conditional_put(root)
-    assert list(storage.list_files(root)) == []
+def test_a_store_with_conditional_puts_passes_the_probe_and_keeps_nothing(honest):
+    storage.check_conditional_put(honest)
+    assert list(storage.list_files(honest)) == []
+
+
+def test_a_store_that_ignores_conditional_puts_is_refused_and_keeps_nothing(rclone_s3):
+    with pytest.raises(ServiceError, match="ignores If-None-Match"):
+        storage.check_conditional_put(rclone_s3)
+    assert list(storage.list_files(rclone_s3)) == []
 
 
 def test_a_missing_file_is_named(root):
@@ -151,3 +169,138 @@ def test_a_local_fault_is_not_called_a_service(tmp_path):
 def test_a_bucket_that_is_not_there_is_named_with_the_way_out(s3):
     with pytest.raises(ServiceError, match=r"s3://no-such-bucket/x: .*NoSuchBucket.*; check the"):
         storage.write_bytes("s3://no-such-bucket/x", b"1")
+
+
+NAMES = ["a.txt", "a/b c#ü.txt", "a/b/c", "a-b", "a0", "z", "ü/ß", "\U0001f600", "\uffee"]
+
+
+def test_files_are_listed_in_the_order_of_s3(root):
+    for name in NAMES:
+        storage.write_bytes(storage.join(root, name), name.encode())
+    found = [info.uri.removeprefix(f"{root}/") for info in storage.list_files(root)]
+    assert found == sorted(NAMES, key=str.encode)
+
+
+_parts = st.text("ab-./ü", min_size=1, max_size=6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(names=st.sets(_parts, max_size=8))
+def test_a_local_folder_is_listed_as_s3_would_whatever_the_names(tmp_path_factory, names):
+    folder = tmp_path_factory.mktemp("names")
+    for name in names:
+        path = folder / name.replace("..", "dd").strip("/.").replace("//", "/")
+        if path != folder and not path.exists() and not any(p.is_file() for p in path.parents):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    found = [info.uri for info in storage.list_files(str(folder))]
+    assert found == sorted(
+        (str(path) for path in folder.rglob("*") if path.is_file()), key=str.encode
+    )
+
+
+def test_a_listing_is_not_read_to_its_end_before_its_first_file(tmp_path):
+    for name in ("a", "b/c"):
+        storage.write_bytes(str(tmp_path / name), b"1")
+    files = storage.list_files(str(tmp_path))
+    assert next(files).uri.endswith("/a")
+    (tmp_path / "b/d").touch()
+    assert [info.uri[-3:] for info in files] == ["b/c", "b/d"]
+
+
+def test_a_deep_folder_is_listed_whatever_python_allows_to_recurse(tmp_path):
+    deep = tmp_path.joinpath(*["d"] * (sys.getrecursionlimit() + 100))
+    top = tmp_path
+    for _ in range(sys.getrecursionlimit() + 100):
+        top = top / "d"
+        top.mkdir()
+    (deep / "file").touch()
+    found = [info.uri for info in storage.list_files(str(tmp_path))]
+    subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # Python itself cannot
+    assert found == [f"{deep}/file"]
+
+
+def test_links_that_multiply_are_followed_once_each(tmp_path):
+    for level in range(12):
+        (tmp_path / f"{level}").mkdir()
+        for name in ("x", "y") if level else ():
+            (tmp_path / f"{level - 1}" / name).symlink_to(tmp_path / f"{level}")
+    (tmp_path / "11/file").touch()
+    assert 1 <= sum(1 for _ in storage.list_files(str(tmp_path))) <= 13
+
+
+def test_a_large_file_travels_in_parts_and_comes_back(root, tmp_path):
+    source, back = tmp_path / "source", tmp_path / "back"
+    source.write_bytes(os.urandom(1 << 20) * 40)
+    storage.upload(source, storage.join(root, "up/large"))
+    size = storage.copy_to(storage.join(root, "up/large"), back, limit_bytes=40 << 20)
+    assert size == 40 << 20
+    assert back.read_bytes() == source.read_bytes()
+    storage.upload(source, storage.join(root, "up/moved"), move=True)
+    assert not source.exists()
+    tail = storage.read_range(storage.join(root, "up/moved"), (40 << 20) - 3, 9)
+    assert tail == back.read_bytes()[-3:]
+
+
+def test_a_file_over_the_limit_is_not_copied(root, tmp_path):
+    storage.write_bytes(storage.join(root, "file"), bytes(1001))
+    with pytest.raises(DataError, match=r"file: 1,001 bytes, at most 1,000 are accepted"):
+        storage.copy_to(storage.join(root, "file"), tmp_path / "copy" / "x", limit_bytes=1000)
+    assert list((tmp_path / "copy").iterdir()) == []
+
+
+def test_a_file_that_says_nothing_of_its_size_is_stopped_at_the_limit(tmp_path):
+    os.mkfifo(tmp_path / "endless")
+    writer = threading.Thread(target=_pour, args=(tmp_path / "endless",))
+    writer.start()
+    with pytest.raises(DataError, match="at most 2,000,000 are accepted"):
+        storage.copy_to(str(tmp_path / "endless"), tmp_path / "copy/x", limit_bytes=2_000_000)
+    writer.join()
+    assert list((tmp_path / "copy").iterdir()) == []
+
+
+def _pour(path):
+    with contextlib.suppress(BrokenPipeError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 16))
+
+
+def test_a_range_behind_the_end_is_empty(root):
+    uri = storage.join(root, "file")
+    storage.write_bytes(uri, b"12345")
+    assert storage.read_range(uri, 3, 9) == b"45"
+    assert storage.read_range(uri, 5, 9) == b""
+    assert storage.read_range(uri, 2, 0) == b""
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MiB."""
+    at = tmp_path / "disk"
+    at.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", at]
+    if subprocess.run(mount, check=False).returncode:
+        pytest.skip("this user may not mount a disk")
+    yield at
+    subprocess.run(["umount", at], check=True)
+
+
+def test_a_disk_that_fills_up_is_named_and_keeps_nothing(small_disk, tmp_path):
+    source = tmp_path / "source"
+    source.write_bytes(bytes(2 << 20))
+    for attempt in (
+        lambda: storage.write_bytes(str(small_disk / "x"), bytes(2 << 20)),
+        lambda: storage.create_exclusive(str(small_disk / "x"), bytes(2 << 20)),
+        lambda: storage.upload(source, str(small_disk / "x"), move=True),
+        lambda: storage.copy_to(str(source), small_disk / "x", limit_bytes=3 << 20),
+    ):
+        with pytest.raises(DataError, match=r"x: cannot be written, the disk is full .*free space"):
+            attempt()
+        assert list(small_disk.iterdir()) == []
+    assert source.exists()
+
+
+def test_a_read_only_target_is_named(small_disk):
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(DataError, match=r"it is read-only or rights are missing .*another place"):
+        storage.write_bytes(str(small_disk / "x"), b"1")
