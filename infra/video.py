@@ -10,6 +10,7 @@ thread, because threads hide corruption (scale by processes); containers are alw
 
 import contextlib
 import io
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -133,8 +134,7 @@ def opened(
 ) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """Open a video for decoding with one thread; faults inside the block become VideoErrors."""
     bounds = limits or Limits()
-    if not head(source):
-        raise VideoError("empty_file", "the file has 0 bytes")
+    _check_head(head(source), bounds)
     file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}"
     reason = "unreadable"
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
@@ -153,12 +153,18 @@ def opened(
 def decoded(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> Iterator[av.VideoFrame]:
-    """Yield frames in display order from the first keyframe on (before it they are guesses)."""
-    started = False
-    for frame in container.decode(stream):
-        started = started or bool(frame.key_frame)
-        if started:
-            yield frame
+    """Yield frames in display order from the first keyframe on (before it they are guesses).
+
+    A keyframe that an edit list hides is one too. Some decoders mark no frames; where they do not
+    reorder, their packets tell.
+    """
+    started, reorders = False, stream.codec_context.codec.reorder
+    for packet in container.demux(stream):
+        started = started or (packet.is_keyframe and (packet.is_discard or not reorders))
+        for frame in packet.decode():
+            started = started or bool(frame.key_frame)
+            if started:
+                yield frame
 
 
 def header_of(
@@ -275,6 +281,15 @@ def _best_stream(container: av.container.InputContainer) -> av.VideoStream:
     return max(known, key=lambda s: s.codec_context.width * s.codec_context.height)
 
 
+def _check_head(start: bytes, bounds: Limits) -> None:
+    if not start:
+        raise VideoError("empty_file", "the file has 0 bytes")
+    if start.startswith(b"GIF8"):  # FFmpeg forgets sizes that it refuses itself
+        width, height = struct.unpack("<HH", start[6:10])
+        if width * height > bounds.max_frame_px:
+            raise VideoError("too_large", f"{width} x {height} px, at most {bounds.max_frame_px}")
+
+
 def _check_stream(
     container: av.container.InputContainer, stream: av.VideoStream, bounds: Limits
 ) -> None:
@@ -293,11 +308,15 @@ def _check_stream(
 def _duration_s(container: av.container.InputContainer, stream: av.VideoStream) -> float:
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
+    ends_s = (container.duration or 0) / 1_000_000
     hours, _, rest = stream.metadata.get("DURATION", "").partition(":")  # Matroska, one a track
     minutes, _, secs = rest.partition(":")
     with contextlib.suppress(ValueError):
-        return int(hours) * 3600 + int(minutes) * 60 + float(secs)
-    return (container.duration or 0) / 1_000_000
+        ends_s = int(hours) * 3600 + int(minutes) * 60 + float(secs)
+    if "matroska" not in container.format.name:
+        return ends_s
+    starts_s = float((stream.start_time or 0) * (stream.time_base or 0))
+    return ends_s - max(0.0, starts_s)  # Matroska counts from the zero of its clock
 
 
 def displayed_size(frame: av.VideoFrame, sar: Fraction) -> tuple[int, int]:

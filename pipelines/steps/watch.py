@@ -87,7 +87,7 @@ class Watch:
             self._num_skipped = _frames_before(frame, self._stream)
         self._check(frame, self.header)
         index = len(self.pts)
-        if frame.key_frame:
+        if frame.key_frame or not index:
             self._keyframes.append(index)
         shown = _pts(frame, self.header, index)
         if self.pts and shown <= self.pts[-1]:

@@ -4,6 +4,7 @@ import io
 from fractions import Fraction
 
 import av
+import av.stream
 import numpy as np
 
 
@@ -33,6 +34,7 @@ def video(
     rotation=None,
     sar=None,
     transfer=None,
+    colorspace=None,
     options=None,
 ):
     """A video file with what the arguments ask for and `encode_video` does not offer."""
@@ -48,8 +50,12 @@ def video(
             stream.codec_context.sample_aspect_ratio = sar
         if transfer:
             stream.codec_context.color_trc = transfer
+        if colorspace:
+            stream.codec_context.colorspace = colorspace
         for pixels in frames:
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=pix_fmt)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+                format=pix_fmt, dst_colorspace=colorspace
+            )
             if transfer:
                 frame.color_trc = transfer
             out.mux(stream.encode(frame))
@@ -67,4 +73,74 @@ def sound(container="mp4", codec="aac", layout_format="fltp"):
         frame.rate, frame.pts = 16_000, 0
         out.mux(stream.encode(frame))
         out.mux(stream.encode())
+    return file.getvalue()
+
+
+def from_second(data, start_s, template="matroska", offset_s=0.0):
+    """The packets from a time on, shown later: a recording of a stream that was under way."""
+    file = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(file, "w", format=template) as out:
+        stream = source.streams.video[0]
+        target = out.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.pts is not None and packet.pts * packet.time_base >= start_s:
+                later = round(offset_s / packet.time_base)
+                packet.pts += later
+                packet.dts = None if packet.dts is None else packet.dts + later
+                packet.stream = target
+                out.mux(packet)
+    return file.getvalue()
+
+
+def shifted(data, times_s):
+    """A Matroska file whose packets are shown at other times: {number: seconds}."""
+    file = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(file, "w", format="matroska") as out:
+        stream = source.streams.video[0]
+        target = out.add_stream_from_template(stream)
+        for number, packet in enumerate(source.demux(stream)):
+            if packet.pts is None:
+                continue
+            if number in times_s:
+                packet.pts = round(times_s[number] / packet.time_base)
+                packet.dts = max(packet.dts, packet.pts) if times_s[number] > 60 else packet.dts
+            packet.stream = target
+            out.mux(packet)
+    return file.getvalue()
+
+
+def concatenated(*parts):
+    """Raw H.264 streams, one after the other, as one transport stream."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mpegts") as out:
+        target, shown = None, 0
+        for part in parts:
+            with av.open(io.BytesIO(part), format="h264") as source:
+                stream = source.streams.video[0]
+                target = target or out.add_stream_from_template(stream)
+                for packet in source.demux(stream):
+                    if packet.size:
+                        packet.time_base = Fraction(1, 90_000)
+                        packet.pts = packet.dts = shown * 9000
+                        packet.stream = target
+                        out.mux(packet)
+                        shown += 1
+    return file.getvalue()
+
+
+def with_cover(container="mp4"):
+    """Sound with a picture of its sleeve, which demuxers show as a video stream."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as out:
+        tone = out.add_stream("aac", rate=16_000, layout="mono")
+        sleeve = out.add_stream("mjpeg", rate=1)
+        sleeve.width, sleeve.height, sleeve.pix_fmt = 64, 48, "yuvj420p"
+        sleeve.disposition = av.stream.Disposition.attached_pic
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.float32), "fltp", "mono")
+        frame.rate, frame.pts = 16_000, 0
+        out.mux(tone.encode(frame))
+        out.mux(tone.encode())
+        picture = av.VideoFrame.from_ndarray(moving(1)[0], format="rgb24")
+        out.mux(sleeve.encode(picture.reformat(format="yuvj420p")))
+        out.mux(sleeve.encode())
     return file.getvalue()

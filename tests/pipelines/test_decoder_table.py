@@ -1,0 +1,529 @@
+"""What a decoder meets: every row of the table, a file made on the spot, and the outcome it has.
+
+Files go through what the ingest calls: look (`scan`), lay (`spans`), cut. A row ends in clips or
+in one word of refusal.
+"""
+
+import io
+import struct
+import zlib
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from infra import tone
+from infra.stills import VideoError
+from infra.video import decode, encode_image, encode_video
+from pipelines.ingest_config import AcceptSettings, CutSettings
+from pipelines.steps.cut import cut
+from pipelines.steps.scan import scan
+from pipelines.steps.shots import spans
+from tests.infra.videos import (
+    concatenated,
+    from_second,
+    moving,
+    noise,
+    shifted,
+    sound,
+    video,
+    with_cover,
+)
+
+ACCEPT = AcceptSettings()
+AUTO = CutSettings()
+ENCODED = CutSettings(encode="transcode", crf=10)
+
+
+def clips_of(data, cutting=AUTO, accept=ACCEPT):
+    """The clips of a file, as the ingest makes them."""
+    found = scan(data, accept, cutting)
+    least = 1 if found.header.kind == "image" else accept.min_frames
+    laid = [span for span in spans(found, cutting) if span.end - span.start >= least]
+    if not laid:
+        raise VideoError("too_short", f"{found.num_frames} frames")
+    return list(cut(data, found, laid, cutting, accept.limits()))
+
+
+def shown(data, cutting=AUTO, accept=ACCEPT):
+    """All frames of a file's clips as readers see them, and the clips."""
+    clips = clips_of(data, cutting, accept)
+    frames = [decode(clip.data, crop=clip.crop).frames for clip in clips]
+    for clip, pixels in zip(clips, frames, strict=True):
+        assert len(pixels) == clip.found.num_frames == clip.span.end - clip.span.start
+        assert pixels.shape[1:3] == (clip.crop.h, clip.crop.w)
+    return np.concatenate(frames), clips
+
+
+def reason(data, accept=ACCEPT, cutting=AUTO):
+    with pytest.raises(VideoError) as caught:
+        clips_of(data, cutting, accept)
+    return caught.value.reason
+
+
+def error(frames, wanted):
+    return np.abs(frames.astype(int) - wanted).mean()
+
+
+BOTH = pytest.mark.parametrize("cutting", [AUTO, ENCODED], ids=["kept", "encoded"])
+
+
+# Files that are none
+
+
+@pytest.mark.parametrize("how", ["full", "packets"])
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", "empty_file"),
+        (b"<html><body>404 Not Found</body></html>" * 40, "unreadable"),
+        (encode_video(moving(), 8)[:900], "unreadable"),
+        (sound(), "no_video"),
+        (sound("wav", "pcm_s16le", "s16"), "no_video"),
+        (with_cover(), "no_video"),
+        (encode_video(moving(1), 8), "too_short"),
+        (encode_video(moving(), 8).replace(b"avc1", b"zzzz"), "unknown_codec"),
+    ],
+    ids=["0 bytes", "HTML", "no moov", "sound", "WAV", "cover art", "one frame", "codec"],
+)
+def test_what_is_no_video_is_refused(data, expected, how):
+    assert reason(data, AcceptSettings(validate_by=how)) == expected
+
+
+@pytest.mark.parametrize("how", ["full", "packets"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.8])
+def test_a_matroska_file_that_was_cut_off_is_truncated(share, how):
+    data = video(noise(120), "matroska", fps=24)
+    accept = AcceptSettings(validate_by=how)
+    assert len(shown(data, accept=accept)[0]) == 120
+    assert reason(data[: int(len(data) * share)], accept) in ("truncated", "corrupt")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_two_damaged_kilobytes_are_found(seed):
+    random = np.random.default_rng(seed)
+    data = bytearray(DAMAGEABLE)
+    start = int(random.integers(2000, len(data) - 8000))
+    data[start : start + 2048] = random.bytes(2048)
+    assert reason(bytes(data)) in ("corrupt", "truncated", "unreadable", "bad_timestamps")
+
+
+DAMAGEABLE = video(noise(60, 144, 256), fps=24)
+
+
+# Sizes and times that cannot be
+
+
+def test_a_frame_of_8192_by_8192_is_refused_before_it_is_decoded():
+    plain = np.zeros((2, 8192, 8192, 3), np.uint8)
+    data = video(plain, options={"preset": "ultrafast"})
+    assert len(data) < 500_000
+    start = data.index(b"mdat") + 4
+    unreadable = data[:start] + b"\x00" * 1000 + data[start + 1000 :]
+    assert reason(unreadable) == "too_large"
+
+
+def test_a_declared_duration_of_days_is_too_long():
+    data = bytearray(video(moving(), options={"bf": "0"}))
+    at = data.index(b"stts") + 4 + 8  # version, entries, frames; then the time of each
+    data[at + 4 : at + 8] = struct.pack(">I", 2**31 // 13)
+    assert reason(bytes(data)) == "too_long"
+
+
+def test_a_container_that_declares_days_for_a_second_is_read_by_its_stream():
+    data = bytearray(video(moving()))
+    at = data.index(b"mvhd") + 4 + 16
+    data[at : at + 4] = struct.pack(">I", 2**31)
+    assert len(shown(bytes(data))[0]) == 12
+
+
+def test_an_absurd_rate_is_refused():
+    assert reason(video(moving(), fps=5000)) == "absurd_rate"
+
+
+def test_more_frames_than_accepted_are_refused_while_counting():
+    assert reason(video(moving(40)), AcceptSettings(max_frames=39)) == "too_many_frames"
+    accept = AcceptSettings(max_frames=39, validate_by="packets")
+    assert reason(video(moving(40)), accept) == "too_many_frames"
+
+
+def test_a_frame_that_comes_days_later_is_too_long():
+    late = shifted(video(moving(), "matroska", options={"bf": "0"}), {11: 5 * 3600.0})
+    assert reason(late) == "too_long"
+
+
+# Stills
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF"])
+def test_a_still_is_one_image(kind):
+    file = io.BytesIO()
+    Image.fromarray(moving(1)[0]).save(file, kind, quality=95)
+    frames, (clip,) = shown(file.getvalue())
+    assert (clip.mode, clip.found.header.kind, len(frames)) == ("original", "image", 1)
+    assert error(frames[0], moving(1)[0]) < (8 if kind == "GIF" else 5)
+
+
+def png_of_zeros(side):
+    """A PNG of `side` x `side` black pixels, one bit each: 300 KB for 2.5 billion pixels."""
+
+    def chunk(name, body):
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
+
+    packer = zlib.compressobj(9)
+    line = bytes(1 + side // 8)
+    body = b"".join(packer.compress(line * 100) for _ in range(side // 100)) + packer.flush()
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(name, part) for name, part in ((b"IHDR", head), (b"IDAT", body), (b"IEND", b""))
+    )
+
+
+def widened(kind, side):
+    """A small picture whose header claims `side` pixels."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(file, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    data = bytearray(file.getvalue())
+    if kind == "GIF":
+        data[6:10] = struct.pack("<HH", side, side)
+    if kind == "WEBP":
+        at = data.index(b"VP8L") + 9  # 14 bits each, less one
+        bits = int.from_bytes(data[at : at + 4], "little") & ~0xFFFFFFF
+        data[at : at + 4] = (bits | (side - 1) | (side - 1) << 14).to_bytes(4, "little")
+    if kind == "TIFF":
+        at = struct.unpack("<I", data[4:8])[0] + 2
+        for entry in (at, at + 12):  # ImageWidth, ImageLength come first
+            data[entry + 8 : entry + 12] = struct.pack("<I", side)
+            data[entry + 2 : entry + 4] = struct.pack("<H", 4)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_of_zeros(50_000),
+        widened("WEBP", 16_000),
+        widened("TIFF", 50_000),
+        widened("GIF", 60_000),
+    ],
+    ids=["PNG", "WEBP", "TIFF", "GIF"],
+)
+def test_a_picture_that_unpacks_to_gigabytes_is_refused_by_its_header(data):
+    assert len(data) < 500_000
+    assert reason(data) == "too_large"
+
+
+def test_an_animated_gif_is_a_video():
+    frames, (clip,) = shown(video(moving(6), "gif", "gif", "rgb8"))
+    assert (clip.found.header.kind, len(frames)) == ("video", 6)
+
+
+# Codecs and pixel formats
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("container", "codec", "pix_fmt"),
+    [
+        ("mp4", "libx264", "yuv420p"),
+        ("mp4", "libx265", "yuv420p"),
+        ("webm", "libvpx", "yuv420p"),
+        ("webm", "libvpx-vp9", "yuv420p"),
+        ("mp4", "libsvtav1", "yuv420p"),
+        ("mpegts", "mpeg2video", "yuv420p"),
+        ("mpeg", "mpeg1video", "yuv420p"),
+        ("avi", "mpeg4", "yuv420p"),
+        ("mov", "prores_ks", "yuv422p10le"),
+        ("mxf", "mpeg2video", "yuv420p"),
+        ("matroska", "ffv1", "yuv420p"),
+        ("avi", "mjpeg", "yuvj420p"),
+        ("asf", "wmv2", "yuv420p"),
+        ("flv", "flv", "yuv420p"),
+        ("mov", "qtrle", "rgb24"),
+        ("mov", "png", "rgb24"),
+        ("avi", "rawvideo", "bgr24"),
+    ],
+)
+def test_a_codec_comes_out_as_it_went_in(container, codec, pix_fmt, cutting):
+    options = {"crf": "10"} if codec.startswith(("libx", "libsvt")) else {}
+    options |= {"b": "4000000", "deadline": "good"} if codec.startswith("libvpx") else {}
+    options |= {"qmin": "1", "qmax": "3"} if codec in QUANTISED else {}
+    data = video(moving(), container, codec, pix_fmt, fps=25, options=options)
+    frames, clips = shown(data, cutting)
+    assert error(frames, moving()) < 6
+    assert {clip.mode for clip in clips} == {"transcode" if cutting is ENCODED else "original"}
+    for clip in clips:
+        if cutting is ENCODED:
+            assert (clip.found.header.codec, clip.found.header.pix_fmt) == ("h264", "yuv420p")
+
+
+QUANTISED = ("mpeg2video", "mpeg1video", "mpeg4", "mjpeg", "wmv2", "flv")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("container", "codec", "pix_fmt"),
+    [
+        ("mp4", "libx264", "yuv444p"),
+        ("mp4", "libx264", "yuv422p"),
+        ("mp4", "libx264", "yuvj420p"),
+        ("mp4", "libx264", "gray"),
+        ("mp4", "libx264", "yuv420p10le"),
+        ("mp4", "libx265", "yuv420p10le"),
+        ("matroska", "ffv1", "yuv444p16le"),
+        ("matroska", "ffv1", "gray"),
+        ("matroska", "ffv1", "gray16le"),
+        ("matroska", "ffv1", "bgr0"),
+        ("matroska", "ffv1", "gbrp10le"),
+        ("mov", "prores_ks", "yuv444p10le"),
+    ],
+)
+def test_a_pixel_format_comes_out_as_rgb(container, codec, pix_fmt, cutting):
+    source = moving()
+    if pix_fmt.startswith("gray"):
+        source = source.mean(axis=3, keepdims=True).astype(np.uint8).repeat(3, axis=3)
+    options = {"crf": "10"} if codec.startswith("lib") else {}
+    frames, _ = shown(video(source, container, codec, pix_fmt, fps=25, options=options), cutting)
+    assert error(frames, source) < 6
+
+
+@BOTH
+def test_a_palette_comes_out_as_rgb(cutting):
+    colours = np.zeros((256, 4), np.uint8)
+    colours[:4] = [(220, 30, 30, 255), (30, 220, 30, 255), (30, 30, 220, 255), (90, 90, 90, 255)]
+    data, wanted = paletted(colours)
+    frames, _ = shown(data, cutting)
+    assert error(frames, wanted) < 6
+
+
+def paletted(colours):
+    """A QuickTime file of PNG pictures with a palette, and what they show."""
+    file, wanted = io.BytesIO(), []
+    with av.open(file, "w", format="mov") as out:
+        stream = out.add_stream("png", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "pal8"
+        for index in range(4):
+            picture = np.full((48, 64), 3, np.uint8)
+            picture[8:40, 8 + index : 40] = index
+            wanted.append(colours[picture][..., :3])
+            argb = np.ascontiguousarray(colours[:, [3, 0, 1, 2]])
+            out.mux(stream.encode(av.VideoFrame.from_ndarray((picture, argb), format="pal8")))
+        out.mux(stream.encode())
+    return file.getvalue(), np.stack(wanted)
+
+
+@BOTH
+def test_what_is_clear_lies_on_white(cutting):
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as out:
+        stream = out.add_stream("ffv1", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "bgra"
+        for index in range(4):
+            pixels = np.zeros((48, 64, 4), np.uint8)
+            pixels[:, : 16 + index, 3] = 255  # a black bar, the rest is clear
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="bgra")))
+        out.mux(stream.encode())
+    frames, _ = shown(file.getvalue(), cutting)
+    assert frames[:, :, :12].max() < 16
+    assert frames[:, :, 24:].min() > 240
+
+
+# Turned, stretched, odd
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+@pytest.mark.parametrize("sar", [None, Fraction(2, 1)])
+@BOTH
+def test_pictures_come_out_upright_with_square_pixels(rotation, sar, cutting):
+    source = np.zeros((4, 48, 64, 3), np.uint8)
+    source[:, :24, :32] = (250, 30, 30)
+    source[:, 24:, :32] = (30, 250, 30)
+    data = video(source, rotation=rotation, sar=sar, options={"crf": "5"})
+    wide = source.repeat(2, axis=2) if sar else source
+    wanted = np.rot90(wide, scan(data, ACCEPT).header.rotation // 90, axes=(1, 2))
+    frames, (clip,) = shown(data, cutting)
+    assert frames.shape == wanted.shape
+    assert (clip.found.header.width, clip.found.header.height) == wanted.shape[2:0:-1]
+    assert error(frames, wanted) < 8
+    if cutting is ENCODED:
+        assert (clip.found.header.rotation, clip.found.header.sar) == (0, 1)
+
+
+def test_odd_sides_are_cut_to_even_ones_where_pixels_are_encoded():
+    source = moving(height=47, width=63)
+    data = video(source, "matroska", "ffv1", "bgr0")
+    assert shown(data)[0].shape == source.shape
+    frames, _ = shown(data, ENCODED)
+    assert frames.shape == (12, 46, 62, 3)
+    assert error(frames, source[:, :46, :62]) < 6  # cut, not squeezed
+
+
+# Light
+
+
+@pytest.mark.parametrize("transfer", [tone.PQ, tone.HLG])
+def test_hdr_is_refused_or_mapped_by_policy(transfer):
+    data = video(moving(), codec="libx265", pix_fmt="yuv420p10le", transfer=transfer, colorspace=9)
+    assert reason(data) == "hdr"
+    assert reason(data, AcceptSettings(validate_by="packets")) == "hdr"
+    for how in ("full", "packets"):
+        accept = AcceptSettings(hdr="tonemap", validate_by=how)
+        frames, (clip,) = shown(data, accept=accept)
+        header = clip.found.header
+        assert (clip.mode, header.is_hdr, header.bit_depth) == ("transcode", False, 8)
+        assert error(frames, decode(data).frames) < 6  # what readers of the source would see
+        assert len(frames) == 12
+
+
+@pytest.mark.parametrize("how", ["full", "packets"])
+def test_interlaced_video_is_refused_or_deinterlaced_by_policy(how):
+    fields = np.zeros((8, 96, 128, 3), np.uint8)
+    for index in range(8):
+        fields[index, 0::2, 10 + 8 * index : 40 + 8 * index] = 255
+        fields[index, 1::2, 14 + 8 * index : 44 + 8 * index] = 255  # half a frame later
+    data = video(fields, options={"x264-params": "interlaced=1:tff=1", "crf": "5"})
+    assert reason(data, AcceptSettings(validate_by=how)) == "interlaced"
+    accept = AcceptSettings(interlaced="deinterlace", validate_by=how)
+    frames, (clip,) = shown(data, accept=accept)
+    assert (clip.mode, clip.found.header.interlaced, len(frames)) == ("transcode", False, 8)
+    combs = np.abs(np.diff(frames[2:-2].astype(int), axis=1)).mean()
+    assert combs < np.abs(np.diff(decode(data).frames[2:-2].astype(int), axis=1)).mean() / 3
+
+
+# Times
+
+
+@BOTH
+def test_a_varying_rate_keeps_its_times(cutting):
+    times = [0, 0.1, 0.3, 0.35, 1.0, 1.04]
+    data = encode_video(moving(6), 10, pts_s=times)
+    (clip,) = clips_of(data, cutting)
+    assert clip.found.is_vfr
+    assert decode(clip.data).pts_s == pytest.approx(times, abs=2e-4)
+
+
+@BOTH
+@pytest.mark.parametrize("how", ["full", "packets"])
+def test_a_recording_that_starts_inside_a_group_begins_at_its_first_keyframe(cutting, how):
+    data = video(noise(40), options={"g": "20", "sc_threshold": "0", "bf": "0"})
+    frames, (clip,) = shown(from_second(data, 0.5), cutting, AcceptSettings(validate_by=how))
+    assert len(frames) == 20
+    assert clip.mode == ("transcode" if cutting is ENCODED else "remux")
+    assert error(frames, decode(data).frames[20:]) < 6
+
+
+@BOTH
+@pytest.mark.parametrize("container", ["matroska", "mpegts", "flv", "mp4"])
+def test_times_count_from_the_first_shown_frame(container, cutting):
+    plain = video(moving(), container, fps=10)
+    late = from_second(plain, 0.0, container, offset_s=7.25)
+    found = scan(late, ACCEPT)
+    assert (found.pts[0], found.num_frames) == (0, 12)
+    (clip,) = clips_of(late, cutting)
+    assert decode(clip.data).pts_s == pytest.approx(np.arange(12) / 10, abs=2e-3)
+
+
+def test_frames_before_the_start_of_an_edit_list_are_not_shown():
+    data = video(moving(20), "mov", fps=10, options={"bf": "0", "g": "250"})
+    at = data.index(b"elst") + 4
+    assert struct.unpack(">I", data[at + 4 : at + 8]) == (1,)
+    clock = struct.unpack(">I", data[(h := data.index(b"mdhd") + 4 + 12) : h + 4])[0]
+    edited = bytearray(data)
+    edited[at + 8 : at + 16] = struct.pack(">II", 1500, clock // 2)  # 1.5 s of it, from 0.5 s on
+    frames, (clip,) = shown(bytes(edited))
+    assert clip.mode == "original"
+    assert error(frames, decode(data).frames[5:]) == 0
+
+
+@pytest.mark.parametrize("how", ["full", "packets"])
+def test_frames_stored_with_decoding_times_out_of_order_are_shown_in_order(how):
+    data = video(moving(), "flv", fps=10, options={"bf": "0", "flvflags": "no_duration_filesize"})
+    frames, _ = shown(swapped_flv_times(data), accept=AcceptSettings(validate_by=how))
+    assert error(frames, decode(data).frames) == 0
+
+
+def swapped_flv_times(data):
+    """The same FLV file with the decoding times of two tags swapped, what is shown unchanged."""
+    tags, edited = flv_tags(data), bytearray(data)
+    for here, other in ((tags[5], tags[6]), (tags[6], tags[5])):
+        mine, wanted = (int.from_bytes(data[tag + 4 : tag + 7], "big") for tag in (here, other))
+        shown_ms = mine + int.from_bytes(data[here + 13 : here + 16], "big", signed=True)
+        edited[here + 4 : here + 7] = wanted.to_bytes(3, "big")
+        edited[here + 13 : here + 16] = (shown_ms - wanted).to_bytes(3, "big", signed=True)
+    return bytes(edited)
+
+
+def flv_tags(data):
+    """Where the pictures of an FLV file lie."""
+    tags, at = [], 13
+    while at < len(data):
+        size = int.from_bytes(data[at + 1 : at + 4], "big")
+        if data[at] == 9 and data[at + 12] == 1:
+            tags.append(at)
+        at += 11 + size + 4
+    return tags
+
+
+def test_times_that_go_back_are_refused():
+    data = video(moving(), "flv", fps=10, options={"bf": "0"})
+    tag = flv_tags(data)[8]
+    late = int.from_bytes(data[tag + 13 : tag + 16], "big", signed=True) - 250
+    edited = data[: tag + 13] + late.to_bytes(3, "big", signed=True) + data[tag + 16 :]
+    assert reason(edited) == "bad_timestamps"
+
+
+# Streams
+
+
+@pytest.mark.parametrize("cutting", [AUTO, ENCODED], ids=["kept", "encoded"])
+def test_a_size_that_changes_inside_the_stream_is_refused(cutting):
+    small, large = (
+        video(noise(12, *size), "h264", options={"bf": "0"}) for size in ((48, 64), (96, 128))
+    )
+    assert reason(concatenated(small, large), cutting=cutting) == "size_changes"
+
+
+@BOTH
+def test_of_several_streams_the_largest_is_taken(cutting):
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as out:
+        streams = []
+        for size in ((64, 48), (128, 96)):
+            streams.append(out.add_stream("libx264", rate=10))
+            streams[-1].width, streams[-1].height = size
+            streams[-1].pix_fmt, streams[-1].options = "yuv420p", {"crf": "10"}
+        for index in range(12):
+            for stream, side in zip(streams, (1, 2), strict=True):
+                pixels = np.ascontiguousarray(moving()[index].repeat(side, 0).repeat(side, 1))
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                out.mux(stream.encode(frame.reformat(format="yuv420p")))
+        for stream in streams:
+            out.mux(stream.encode())
+    frames, (clip,) = shown(file.getvalue(), cutting)
+    assert frames.shape == (12, 96, 128, 3)
+    assert clip.mode == ("transcode" if cutting is ENCODED else "original")
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["with space.mp4", "größe ünï 電影.mp4", "a#b?c%20&d.mp4", "new\nline.mp4", "-dash.mp4",
+     "pipe:1.mp4", "x" * 240 + ".mp4"],
+)  # fmt: skip
+def test_a_name_is_only_a_name(name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(encode_video(moving(), 8))
+    found = scan(path, ACCEPT, AUTO)
+    (clip,) = cut(path, found, spans(found, AUTO), AUTO, ACCEPT.limits())
+    assert (found.num_frames, clip.data) == (12, path.read_bytes())
+
+
+def test_a_picture_beside_a_video_is_told_apart_by_its_bytes():
+    assert scan(encode_image(moving(1)[0]), ACCEPT).header.kind == "image"
+    assert scan(video(moving(), "mpegts"), ACCEPT).header.kind == "video"
