@@ -16,7 +16,11 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
 
 
 def make(
-    folder: Path, num_videos: int = 6, num_images: int = 3, poisoned: int | None = None
+    folder: Path,
+    num_videos: int = 6,
+    num_images: int = 3,
+    poisoned: int | None = None,
+    per_shard: int = 100,
 ) -> tuple[str, TextSettings]:
     """Return the root of a dataset with release `r1`, and the text encoder's settings.
 
@@ -30,7 +34,9 @@ def make(
     data = [_video(names[i % 3], i) for i in range(num_videos)]
     data += [_image(names[i % 3]) for i in range(num_images)]
     ids = [f"{i:04d}" for i in range(len(data))]
-    refs = media.write_shard(dataset, list(zip(ids, data, strict=True)))
+    named = list(zip(ids, data, strict=True))
+    parts = (named[first : first + per_shard] for first in range(0, len(named), per_shard))
+    refs = [ref for part in parts for ref in media.write_shard(dataset, part)]
     dataset.append("clips", [
         {"clip_id": name, "kind": "video" if i < num_videos else "image", "source_id": name,
          "num_frames": 12, "width": 64, "height": 48, "split_bucket": 999, **ref.columns()}
