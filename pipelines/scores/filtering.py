@@ -1,0 +1,223 @@
+"""Which clips count by their scores, and why the others do not: SQL, no decoding.
+
+A policy is a set of bounds; its id is a hash of them. Each clip that a bound refuses gets a row in
+`quarantine` (stage `filter`) with the reason; clips stay in the tables, and it is the bounds in a
+`Selection` that leave them out. So other thresholds are another policy, and nothing is taken back.
+
+    result = apply(dataset, settings.bounds(), Selection(transform_id=...), run_id)
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from infra.store.dataset import Dataset
+from infra.store.query import query
+from infra.store.select import selected_sql
+from infra.store.selection import Bound, Selection
+from pipelines.scores.versions import VERSIONS
+
+log = logging.getLogger(__name__)
+
+STAGE = "filter"
+
+_OF_THE_CLIP = "clip"
+_FPS = "c.fps_num::DOUBLE / nullif(c.fps_den, 0)"
+_ROWS_PER_COMMIT = 20_000
+_QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """What a policy does to the clips of a scope."""
+
+    policy_id: str
+    num_clips: int
+    """Clips that were looked at."""
+    num_refused: int
+    """Clips that a bound refuses."""
+    by_reason: Mapping[str, int]
+    """Refused clips by reason; a clip may have several."""
+    num_told: int
+    """Rows that were added to quarantine now."""
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """How the newest scores of one scorer are spread."""
+
+    scorer: str
+    version: str
+    num_clips: int
+    values: Mapping[float, float]
+    """Share of clips to the score that this share does not exceed."""
+
+
+def apply(dataset: Dataset, bounds: Sequence[Bound], scope: Selection, run_id: str) -> Filtered:
+    """Say in quarantine which clips of a scope the bounds refuse, and why; safe to repeat.
+
+    Args:
+        dataset: Whose clips.
+        bounds: What must hold (see `FilterSettings.bounds`).
+        scope: Which clips are looked at; its own bounds and doubles are not heeded.
+        run_id: Written into each row.
+    """
+    scope = scope.model_copy(update={"bounds": (), "duplicate_versions": ()})
+    policy_id = policy_of(bounds)
+    num_clips = _count(dataset, scope)
+    if not bounds:
+        return Filtered(policy_id, num_clips, 0, {}, 0)
+    sql, parameters = _refused_sql(bounds, scope)
+    told = 0
+    for block in _untold(dataset, sql, parameters, policy_id):
+        constant = {"policy_id": policy_id, "stage": STAGE, "run_id": run_id}
+        for name, word in constant.items():
+            block = block.append_column(name, pa.array([word] * len(block), pa.string()))
+        block = block.append_column("attempts", pa.array([1] * len(block), pa.int64()))
+        told += dataset.append_new("quarantine", block, ("clip_id", "policy_id", "reason"))
+    num_refused, by_reason = _counts(dataset, sql, parameters)
+    log.info(
+        "filter policy=%s clips=%d refused=%d by_reason=%s",
+        *(policy_id, num_clips, num_refused, by_reason),
+    )
+    return Filtered(policy_id, num_clips, num_refused, by_reason, told)
+
+
+def policy_of(bounds: Sequence[Bound]) -> str:
+    """Return the identity of a set of bounds, whatever their order."""
+    words = sorted(json.dumps(bound.model_dump(mode="json"), sort_keys=True) for bound in bounds)
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
+
+
+def describe(dataset: Dataset, scorer: str, version: str = "") -> Quantiles:
+    """Return how the scores of a scorer are spread over the dataset.
+
+    Args:
+        dataset: Whose.
+        scorer: Name of the scorer.
+        version: Of the scorer; empty: the one of today's code, or of the newest scores of a model.
+    """
+    version = version or VERSIONS.get(scorer, "") or _newest_version(dataset, scorer)
+    wanted = ", ".join(str(share) for share in _QUANTILES)
+    sql = (
+        f"SELECT count(*) AS num, quantile_disc(value, [{wanted}]) AS held FROM ("
+        "SELECT clip_id, any_value(value) AS value FROM scores WHERE scorer = ? AND version = ? "
+        "AND NOT isnan(value) GROUP BY clip_id)"
+    )
+    with query(dataset, sql, parameters=[scorer, version]) as rows:
+        (row,) = rows.read_all().to_pylist()
+    held = [float(value) for value in row["held"] or ()]
+    return Quantiles(scorer, version, int(row["num"]), dict(zip(_QUANTILES, held, strict=False)))
+
+
+def would_refuse(
+    dataset: Dataset, scorer: str, version: str, least: Sequence[float], most: Sequence[float] = ()
+) -> tuple[dict[float, int], dict[float, int]]:
+    """Return how many clips each of some lowest, and highest, scores would refuse."""
+    below = [f"count(*) FILTER (WHERE value < {float(value)!r}::DOUBLE)" for value in least]
+    above = [f"count(*) FILTER (WHERE value > {float(value)!r}::DOUBLE)" for value in most]
+    listed = ", ".join(f"{count} AS c{index}" for index, count in enumerate([*below, *above]))
+    sql = (
+        f"SELECT {listed or '0 AS c0'} FROM (SELECT clip_id, any_value(value) AS value "
+        "FROM scores WHERE scorer = ? AND version = ? GROUP BY clip_id)"
+    )
+    with query(dataset, sql, parameters=[scorer, version]) as rows:
+        counts = [int(column[0].as_py()) for column in rows.read_all().columns]
+    return (
+        dict(zip(least, counts, strict=False)),
+        dict(zip(most, counts[len(least) :], strict=False)),
+    )
+
+
+def _newest_version(dataset: Dataset, scorer: str) -> str:
+    """Return the version that most scores of a model have."""
+    sql = (
+        "SELECT version FROM scores WHERE scorer = ? GROUP BY version "
+        "ORDER BY count(*) DESC, version LIMIT 1"
+    )
+    with query(dataset, sql, parameters=[scorer]) as rows:
+        found = rows.read_all()["version"].to_pylist()
+    return str(found[0]) if found else ""
+
+
+def _count(dataset: Dataset, scope: Selection) -> int:
+    chosen, values = selected_sql(scope)
+    with query(dataset, f"SELECT count(*) AS num FROM ({chosen})", parameters=values) as rows:
+        return int(rows.read_all()["num"][0].as_py())
+
+
+def _refused_sql(bounds: Sequence[Bound], scope: Selection) -> tuple[str, list[object]]:
+    """Return a SELECT of one row a refused clip and bound, and its parameters."""
+    chosen, values = selected_sql(scope)
+    parts, parameters = [], list(values)
+    for bound in bounds:
+        part, more = _bound_sql(bound)
+        parts.append(part)
+        parameters += more
+    return f"WITH chosen AS ({chosen}) " + " UNION ALL ".join(parts), parameters
+
+
+def _bound_sql(bound: Bound) -> tuple[str, list[object]]:
+    """Return a SELECT of the chosen clips that one bound refuses."""
+    of_clip = bound.version == _OF_THE_CLIP
+    column = _FPS if bound.scorer == "fps" else f'c."{bound.scorer}"'
+    value = f"{column}::DOUBLE" if of_clip else "s.value"
+    joined = (
+        "chosen c"
+        if of_clip
+        else "chosen c LEFT JOIN (SELECT clip_id, any_value(value) AS value FROM scores "
+        "WHERE scorer = ? AND version = ? GROUP BY clip_id) s ON s.clip_id = c.clip_id"
+    )
+    kinds = ", ".join("?" * len(bound.kinds))
+    name = bound.scorer
+    assert name.isidentifier(), name
+    sql = (
+        "SELECT c.source_uri, c.source_id, c.clip_id, CASE "
+        f"WHEN {value} IS NULL OR isnan({value}) THEN 'no_{name}' "
+        f"WHEN {value} < ?::DOUBLE THEN 'low_{name}' ELSE 'high_{name}' END AS reason, CASE "
+        f"WHEN {value} IS NULL OR isnan({value}) THEN '{name} is not measured' "
+        f"WHEN {value} < ?::DOUBLE THEN format('{name} {{:.4g}} < {{:.4g}}', {value}, ?::DOUBLE) "
+        f"ELSE format('{name} {{:.4g}} > {{:.4g}}', {value}, ?::DOUBLE) END AS message, "
+        f"({value} IS NULL OR isnan({value})) AS retryable "
+        f"FROM {joined} WHERE c.kind IN ({kinds}) "
+        f"AND (({value} >= ?::DOUBLE AND {value} <= ?::DOUBLE) IS NOT TRUE)"
+    )
+    scored: list[object] = [] if of_clip else [name, bound.version]
+    told: list[object] = [bound.least, bound.least, bound.least, bound.most]
+    return sql, [*told, *scored, *bound.kinds, bound.least, bound.most]
+
+
+def _untold(
+    dataset: Dataset, sql: str, parameters: list[object], policy_id: str
+) -> Iterator[pa.Table]:
+    """Yield refused rows that quarantine does not hold, as many as enter one commit."""
+    whole = (
+        f"SELECT r.* FROM ({sql}) r ANTI JOIN (SELECT clip_id, reason FROM quarantine "
+        "WHERE stage = 'filter' AND policy_id = ?) q "
+        "ON q.clip_id = r.clip_id AND q.reason = r.reason"
+    )
+    held: list[pa.RecordBatch] = []
+    with query(dataset, whole, parameters=[*parameters, policy_id]) as rows:
+        for batch in rows:
+            held.append(batch)
+            if sum(len(part) for part in held) >= _ROWS_PER_COMMIT:
+                yield pa.Table.from_batches(held)
+                held = []
+        if any(len(part) for part in held):
+            yield pa.Table.from_batches(held)
+
+
+def _counts(dataset: Dataset, sql: str, parameters: list[object]) -> tuple[int, dict[str, int]]:
+    """Return how many clips are refused, and how many for each reason."""
+    grouped = (
+        f"WITH refused AS ({sql}) SELECT reason, count(*) AS num FROM refused GROUP BY reason "
+        "UNION ALL SELECT '', count(DISTINCT clip_id) FROM refused ORDER BY reason"
+    )
+    with query(dataset, grouped, parameters=parameters) as rows:
+        found = {str(row["reason"]): int(row["num"]) for row in rows.read_all().to_pylist()}
+    total = found.pop("", 0)
+    return total, found
