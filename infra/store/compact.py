@@ -2,28 +2,36 @@
 
 Rows and their order stay, so every reader sees the same; earlier versions, which releases pin,
 keep their files until `infra.store.vacuum` finds that nothing needs them. Writers may append
-meanwhile; two compactions at once disturb each other, and the later one is repeated. Media shards
-are not touched. A checkpoint of the log follows, so that opening a table reads few files (the
-table library writes one every hundred commits by itself).
+meanwhile, and of two compactions at once each file is taken by one. Media shards are not touched.
+A checkpoint of the log follows, so that opening a table reads few files (the table library writes
+one every hundred commits by itself).
 """
 
 import logging
-import time
-from dataclasses import dataclass
+import tempfile
+import urllib.parse
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import deltalake
-import deltalake.exceptions
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 
 from infra import storage
-from infra.errors import DataError, ServiceError
-from infra.store.commits import WRITER
+from infra.errors import DataError
+from infra.store import actions
+from infra.store.commits import ROW_GROUP_ROWS, check_store, faults, open_table
 from infra.store.dataset import Dataset
-from infra.store.schema import TableName
+from infra.store.schema import SCHEMAS, TableName
 
 log = logging.getLogger(__name__)
 
-_TRIES = 8
-_TASKS = 2  # bins that are rewritten at once: memory
+_MIB = 1 << 20
+_GROUP_BYTES = 64 * _MIB
 
 
 @dataclass(frozen=True)
@@ -38,40 +46,132 @@ class Compacted:
     """Data files that the table has now."""
 
 
+@dataclass(frozen=True)
+class _File:
+    path: str
+    size_bytes: int
+    num_rows: int
+
+
 def compact(dataset: Dataset, table: TableName, target_mib: int = 128) -> Compacted:
     """Join the table's small files into files of about `target_mib`; return what that gave.
 
     Raises:
-        DataError: The disk is full, or a data file is gone.
-        ServiceError: S3 does not answer, or others compacted the table again and again.
+        DataError: The disk is full, a data file is gone, or another program made of the table
+            what this one cannot rewrite.
+        ServiceError: S3 does not answer, or would lose commits.
     """
     if dataset.version(table) < 0:
         return Compacted(table, -1)
-    for attempt in range(_TRIES):
-        try:
-            return _once(dataset, table, target_mib)
-        except deltalake.exceptions.CommitFailedError as fault:
-            log.info("compaction was overtaken table=%s attempt=%d: %s", table, attempt + 1, fault)
-            time.sleep(0.1 * 2**attempt)
-        except deltalake.exceptions.DeltaError as fault:
-            kind = ServiceError if storage.is_s3(dataset.root) else DataError
-            raise kind(
-                f"{dataset.uri(table)}: cannot be compacted ({fault}); see `snapvideo dataset "
-                "verify`, and check free space and rights"
-            ) from fault
-    raise ServiceError(
-        f"{dataset.uri(table)}: others changed it {_TRIES} times while it was compacted; "
-        "run one compaction at a time"
-    )
+    check_store(dataset.root)
+    found = open_table(dataset.root, table)
+    _check_plain(found, dataset.uri(table))
+    done = Compacted(table, found.version())
+    for files in _bins(_files(found), target_mib * _MIB):
+        version = _join(dataset, table, done.version, files)
+        if version is None:
+            log.info("another compaction took the files table=%s files=%d", table, len(files))
+            continue
+        done = replace(
+            done,
+            version=version,
+            num_files_removed=done.num_files_removed + len(files),
+            num_files_added=done.num_files_added + 1,
+        )
+    found = open_table(dataset.root, table)
+    with faults(dataset.uri(table)):
+        if done.num_files_added:
+            found.create_checkpoint()
+        return replace(done, version=found.version(), num_files=len(found.file_uris()))
 
 
-def _once(dataset: Dataset, table: TableName, target_mib: int) -> Compacted:
-    options = storage.delta_options(dataset.root)
-    found = deltalake.DeltaTable(dataset.uri(table), storage_options=options)
-    done = found.optimize.compact(
-        target_size=target_mib << 20, max_concurrent_tasks=_TASKS, writer_properties=WRITER
+def _check_plain(found: deltalake.DeltaTable, uri: str) -> None:
+    protocol = found.protocol()
+    if protocol.min_reader_version > 1 or found.metadata().partition_columns:
+        raise DataError(
+            f"{uri}: another program gave the table features (protocol "
+            f"{protocol.min_reader_version}/{protocol.min_writer_version}) that are not kept when "
+            "it is rewritten; compact it with that program"
+        )
+
+
+def _files(found: deltalake.DeltaTable) -> list[_File]:
+    """Return the table's data files, oldest first."""
+    rows = pa.table(found.get_add_actions()).select(
+        ["path", "size_bytes", "num_records", "modification_time"]
     )
-    removed, added = int(done["numFilesRemoved"]), int(done["numFilesAdded"])
-    if removed:
-        found.create_checkpoint()
-    return Compacted(table, found.version(), removed, added, len(found.file_uris()))
+    order = [("modification_time", "ascending"), ("path", "ascending")]
+    return [
+        _File(urllib.parse.unquote(row["path"]), row["size_bytes"], row["num_records"] or 0)
+        for row in rows.sort_by(order).to_pylist()
+    ]
+
+
+def _bins(files: list[_File], target_bytes: int) -> Iterator[list[_File]]:
+    """Yield neighbours that fit into one file together; a large file is left alone."""
+    held: list[_File] = []
+    for file in files:
+        if held and sum(one.size_bytes for one in held) + file.size_bytes > target_bytes:
+            if len(held) > 1:
+                yield held
+            held = []
+        held.append(file)
+    if len(held) > 1:
+        yield held
+
+
+def _join(dataset: Dataset, table: TableName, version: int, files: list[_File]) -> int | None:
+    """Write the rows of some files into one and commit that; None where they are taken."""
+    uri = dataset.uri(table)
+    name = f"part-00000-{uuid.uuid4()}-c000.zstd.parquet"
+    with tempfile.TemporaryDirectory(prefix="snapvideo-compact-") as scratch:
+        path = Path(scratch, name)
+        with faults(uri):
+            num_rows = _write(dataset, table, files, path)
+        if num_rows != sum(file.num_rows for file in files):
+            raise DataError(
+                f"{uri}: {len(files)} data files hold {num_rows} rows, their log says "
+                f"{sum(file.num_rows for file in files)}; see `snapvideo dataset verify`"
+            )
+        size_bytes = path.stat().st_size
+        storage.upload(path, storage.join(uri, name))
+    stats = f'{{"numRecords":{num_rows}}}'
+    rewrite = actions.Rewrite(
+        removed=[_action(file.path, file.size_bytes) for file in files],
+        added=[_action(name, size_bytes) | {"stats": stats}],
+        operation="OPTIMIZE",
+    )
+    made = actions.commit(uri, version, rewrite)
+    if made is None:
+        storage.delete(storage.join(uri, name))
+    return made
+
+
+def _write(dataset: Dataset, table: TableName, files: list[_File], path: Path) -> int:
+    """Write the rows of some files into a local file, in order; return how many."""
+    system, below = storage.filesystem(dataset.uri(table))
+    paths = [f"{below}/{file.path}" for file in files]
+    rows = pads.dataset(paths, schema=SCHEMAS[table], filesystem=system, format="parquet")
+    num_rows = 0
+    with pq.ParquetWriter(path, SCHEMAS[table], compression="zstd") as writer:
+        for group in _groups(rows.to_batches(batch_readahead=2, fragment_readahead=1)):
+            num_rows += len(group)
+            writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+    return num_rows
+
+
+def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Join batches to row groups: small files would give as many small groups."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        num_bytes = sum(one.nbytes for one in held)
+        if num_bytes > _GROUP_BYTES or sum(len(one) for one in held) >= ROW_GROUP_ROWS:
+            yield pa.Table.from_batches(held)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+def _action(path: str, size_bytes: int) -> dict[str, Any]:
+    return {"path": urllib.parse.quote(path), "size": size_bytes}

@@ -9,10 +9,8 @@ Age is measured by the store's own clock, which is asked with a probe file.
     for one in find(dataset, older_than_h=24): storage.delete(one.uri)
 """
 
-import json
 import re
 import tempfile
-import urllib.parse
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ import pyarrow.parquet as pq
 
 from infra import storage
 from infra.errors import DataError
+from infra.store import actions
 from infra.store import release as releases
 from infra.store.dataset import Dataset
 from infra.store.query import query
@@ -188,13 +187,9 @@ def _files(dataset: Dataset, table: TableName, version: int) -> set[str]:
 
 def _added_since(dataset: Dataset, table: TableName, version: int) -> set[str]:
     """Return the data files that later commits added."""
-    found = set()
-    for later in range(version + 1, dataset.version(table) + 1):
-        text = storage.read_text(dataset.uri(table, "_delta_log", f"{later:020d}.json"))
-        for line in text.splitlines():
-            action = json.loads(line)
-            if "add" in action:
-                found.add(urllib.parse.unquote(str(action["add"]["path"])))
+    found: set[str] = set()
+    for _, later in actions.since(dataset.uri(table), version):
+        found |= actions.names(later, "add")
     return found
 
 

@@ -34,6 +34,7 @@ from pipelines.datasets.actions import Answer
 from pipelines.datasets.clips import View, view
 from pipelines.datasets.config import DatasetSettings
 from pipelines.datasets.filmstrip import filmstrip
+from pipelines.datasets.packs import ending
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +177,8 @@ def _refused(seen: View) -> list[dict[str, Any]]:
                 coalesce(clip_id, '') AS clip_id, strftime("at", '%Y-%m-%d %H:%M') AS noted,
                 coalesce(retryable, false) AS retryable,
                 count(*) OVER (PARTITION BY stage, reason) AS num,
-                row_number() OVER (PARTITION BY stage, reason ORDER BY "at" DESC, source_uri) AS turn
+                row_number() OVER (
+                    PARTITION BY stage, reason ORDER BY "at" DESC, source_uri) AS turn
             FROM quarantine
         )
         SELECT * FROM ranked WHERE turn <= {_EXAMPLES} ORDER BY num DESC, stage, reason, turn
@@ -227,7 +229,7 @@ def _card(
         "duration_s": round(row["duration_s"] or 0, 3),
         "fps": round((row["fps_num"] or 0) / (row["fps_den"] or 1), 3),
         "num_frames": row["num_frames"] or 0,
-        "codec": f"{row['codec'] or ''} in {row['container'] or ''}",
+        "codec": f"{row['codec'] or '?'} in {ending(row)}",
         "mode": row["encode_mode"] or "",
         "size": words.size(row["media_length"] or 0),
         "size_bytes": row["media_length"] or 0,
