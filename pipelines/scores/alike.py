@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipelines.scores.clusters import row
 from pipelines.scores.config import DoubleSettings
 from pipelines.scores.doubles import Method
 from pipelines.scores.versions import VERSIONS
@@ -71,11 +72,10 @@ def pair_hashes(db: duckdb.DuckDBPyConnection, max_bits: int) -> None:
         "CREATE OR REPLACE TABLE hashes AS "
         "SELECT node, kind, fresh, ('0x' || mark)::UBIGINT AS bits FROM nodes"
     )
-    count = db.execute("SELECT count(*) FROM hashes").fetchone()
-    assert count is not None
+    (count,) = row(db, "SELECT count(*) FROM hashes")
     if not max_bits:
         return  # equal hashes are one node
-    for mask in masks(max_bits, num_blocks(int(count[0]), max_bits)):
+    for mask in masks(max_bits, num_blocks(int(count), max_bits)):
         db.execute(
             "INSERT INTO edges SELECT x.node, y.node FROM hashes x JOIN hashes y "
             "ON x.kind = y.kind AND x.bits & ?::UBIGINT = y.bits & ?::UBIGINT "
@@ -117,13 +117,12 @@ def hash_distances(rows: pa.Table) -> pa.DoubleArray:
 def pair_vectors(db: duckdb.DuckDBPyConnection, min_cosine: float, memory_mib: int) -> None:
     """Fill `edges` with the pairs of `nodes` whose vectors have at least that cosine.
 
-    A block of vectors lies in memory at a time, half of what is given at most.
+    A block of vectors lies in memory at a time, a quarter of what is given at most.
     """
     kinds = [str(kind) for (kind,) in db.execute("SELECT DISTINCT kind FROM nodes").fetchall()]
     for kind in sorted(kinds):
-        width = db.execute("SELECT max(octet_length(mark)) / 2 FROM nodes").fetchone()
-        assert width is not None
-        rows = max(1, (memory_mib << 20) // 2 // (4 * int(width[0])))
+        (size_bytes,) = row(db, "SELECT max(octet_length(mark)) FROM nodes WHERE kind = ?", [kind])
+        rows = max(1, (memory_mib << 20) // 4 // (2 * int(size_bytes)))
         for block_ids, block in _vectors(db, kind, rows, fresh_only=False):
             index = faiss.IndexFlatIP(block.shape[1])
             index.add(block)

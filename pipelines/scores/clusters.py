@@ -7,8 +7,9 @@ ones, then the smaller), which halves long chains in every round instead of walk
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -60,8 +61,14 @@ def _hang(db: duckdb.DuckDBPyConnection, which: str) -> None:
     db.execute("CREATE OR REPLACE TABLE stars AS SELECT DISTINCT a, b FROM hung")
 
 
-def _fingerprint(db: duckdb.DuckDBPyConnection) -> tuple[object, ...]:
-    """Return what changes when the stars do."""
-    found = db.execute("SELECT count(*), sum(hash(a, b)::HUGEINT) FROM stars").fetchone()
-    assert found is not None
+def row(
+    db: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[object] = ()
+) -> tuple[Any, ...]:
+    """Return the only row of a query, and leave nothing of its result open."""
+    (found,) = db.execute(sql, list(parameters)).fetchall()
     return tuple(found)
+
+
+def _fingerprint(db: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:
+    """Return what changes when the stars do."""
+    return row(db, "SELECT count(*), sum(hash(a, b)::HUGEINT) FROM stars")

@@ -27,7 +27,7 @@ from infra.store.dataset import Dataset
 from infra.store.query import query
 from infra.store.select import selected_sql
 from infra.store.selection import Selection
-from pipelines.scores.clusters import label, scratch
+from pipelines.scores.clusters import label, row, scratch
 
 log = logging.getLogger(__name__)
 
@@ -148,18 +148,17 @@ def _load(
 
 def _lost(db: duckdb.DuckDBPyConnection) -> bool:
     """Return whether a double hangs on a clip that is not compared any more."""
-    found = db.execute(
+    (found,) = row(
+        db,
         "SELECT count(*) FROM members WHERE of_clip_id IS NOT NULL "
-        "AND of_clip_id NOT IN (SELECT clip_id FROM members)"
-    ).fetchone()
-    assert found is not None
-    return bool(found[0])
+        "AND of_clip_id NOT IN (SELECT clip_id FROM members)",
+    )
+    return bool(found)
 
 
 def _count(db: duckdb.DuckDBPyConnection) -> tuple[int, int]:
-    found = db.execute("SELECT count(*), count(*) FILTER (WHERE fresh) FROM members").fetchone()
-    assert found is not None
-    return int(found[0]), int(found[1])
+    compared, fresh = row(db, "SELECT count(*), count(*) FILTER (WHERE fresh) FROM members")
+    return int(compared), int(fresh)
 
 
 def _group(db: duckdb.DuckDBPyConnection, method: Method) -> None:
@@ -225,8 +224,6 @@ def _stamped(rows: pa.Table, constant: dict[str, str]) -> pa.Table:
 def _blocks(db: duckdb.DuckDBPyConnection, sql: str) -> Iterator[pa.Table]:
     """Yield the rows of a query, as many as enter one commit at a time."""
     with db.cursor() as cursor:
-        rows = cursor.execute(sql).to_arrow_reader(_ROWS_PER_COMMIT)
-        assert rows is not None
-        for batch in rows:
+        for batch in cursor.sql(sql).to_arrow_reader(_ROWS_PER_COMMIT):
             if len(batch):
                 yield pa.Table.from_batches([batch])
