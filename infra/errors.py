@@ -17,5 +17,9 @@ class DataError(SnapvideoError):
     """A file, table or folder is not what it must be."""
 
 
+class MissingError(DataError):
+    """There is no such file."""
+
+
 class ServiceError(SnapvideoError):
     """A service that a setting names (MLflow, S3, Ray, a port) does not answer as it must."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.errors import DataError, SnapvideoError
+from infra.errors import DataError, MissingError, SnapvideoError
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def reading(uri: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as fault:
-        raise DataError(f"{uri}: no such file") from fault
+        raise MissingError(f"{uri}: no such file") from fault
     except (OSError, ValueError) as fault:
         raise DataError(
             f"{uri}: cannot be read ({fault}); check the path and its rights"

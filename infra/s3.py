@@ -21,7 +21,7 @@ import pyarrow.fs as pafs
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
-from infra.errors import DataError, ServiceError
+from infra.errors import MissingError, ServiceError
 from infra.s3_faults import ChangedError, explain
 
 FAULTS = (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError)
@@ -235,7 +235,7 @@ def _call(uri: str, operation: str, **request: object) -> dict[str, Any]:
     except botocore.exceptions.ClientError as fault:
         code = _code(fault)
         if code in ("NoSuchKey", "NoSuchVersion", "404"):
-            raise DataError(f"{uri}: no such file") from fault
+            raise MissingError(f"{uri}: no such file") from fault
         if request and code in _CONDITIONAL:
             raise
         raise explain(uri, fault) from fault

@@ -24,7 +24,7 @@ import deltalake.exceptions
 import pyarrow as pa
 
 from infra import storage
-from infra.errors import DataError, ServiceError
+from infra.errors import DataError, MissingError, ServiceError
 from infra.store.schema import SCHEMAS, TableName
 
 log = logging.getLogger(__name__)
@@ -69,9 +69,7 @@ def read_commit(uri: str, version: int) -> Commit | None:
     at = storage.join(uri, _LOG, f"{version:020}.json")
     try:
         text = storage.read_text(at)
-    except DataError:
-        if storage.exists(at):
-            raise
+    except MissingError:
         return None
     try:
         return _parsed(version, [json.loads(line) for line in text.splitlines() if line.strip()])
@@ -238,6 +236,7 @@ def _opened_or_laid(root: str, table: TableName) -> deltalake.DeltaTable:
             schema=SCHEMAS[table],
             mode="ignore",
             configuration=_KEPT,
+            commit_properties=deltalake.CommitProperties(max_commit_retries=0),  # not laid twice
             storage_options=storage.delta_options(root),
         )
     except (deltalake.exceptions.DeltaError, OSError) as fault:
