@@ -46,8 +46,30 @@ COMMANDS = {
         commands.run,
         first_is_config=True,
     ),
-    "ingest": Command("", "Bring a folder of media into the dataset.", commands.ingest),
-    "caption": Command("", "Ingest, then write the captions that are missing.", commands.caption),
+    "ingest": Command(
+        "",
+        "Bring what is new in a source into the dataset; what is known is not opened again.",
+        commands.ingest,
+        sections=("refresh",),
+        examples=(
+            "ingest --source ~/videos                         # a folder: .mp4 with .txt beside",
+            "ingest --source 's3://bucket/raw/**/*.mp4' --name raw --dry-run",
+            "ingest --source list.parquet --sources.manifest.caption-columns caption",
+            "ingest --source shards/ --partitions 2026-11-19 2026-11-20",
+            "ingest --source urls.txt --sources.http.hosts '*.example.org' --retry",
+            "ingest --source ~/videos --ingest.cut.encode transcode --ingest.cut.height 288",
+        ),
+    ),
+    "caption": Command(
+        "",
+        "Ingest, then write the captions that are missing.",
+        commands.caption,
+        sections=("refresh",),
+        examples=(
+            "caption --source ~/videos --captioning.model Qwen/Qwen2.5-VL-3B-Instruct",
+            "caption --source s3://bucket/raw --partitions 2026-11-20 --dry-run",
+        ),
+    ),
     "train": Command(
         "[stage1|stage2]", "Everything up to a trained stage (default stage2).", commands.train
     ),

@@ -4,8 +4,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING
 
 from infra import cluster, doctor, storage, tracking
 from infra.config import from_yaml, to_yaml
@@ -18,7 +17,10 @@ from pipelines.lineage import Stage
 from pipelines.runlock import run_lock
 from pipelines.runtime import Runtime, Task
 
-Partitions = dict[str, list[dict[str, Any]]]
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from pipelines.prepare import Prepared
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,8 @@ def run(config: RunConfig, operands: Sequence[str]) -> int:
     """Do whatever is stale, up to the report."""
     _no_operands(operands)
     runtime = _flow(config, "report")
-    demos.say_where(config, runtime)
+    if not config.refresh.dry_run:
+        demos.say_where(config, runtime)
     return 0
 
 
@@ -67,9 +70,10 @@ def demo(config: RunConfig, operands: Sequence[str]) -> int:
 
     training.check_cascade(config)
     with _cluster(config):
-        rendered = _run(config, flow.RENDER, {})
+        rendered = _run(config, flow.RENDER)
         config = demos.on_corpus(config, rendered)
-        runtime = _run(config, flow.STAGES, _partitions(config), rendered.tasks)
+        with _prepared(config) as found:
+            runtime = _run(config, flow.STAGES, found, rendered.tasks)
     demos.say_where(config, runtime)
     return 0
 
@@ -133,35 +137,59 @@ def _flow(config: RunConfig, target: str) -> Runtime:
 
     if not config.source:
         raise ConfigError("source: empty; say --source DIR or --source s3://bucket/prefix")
-    partitions = _partitions(config)  # an empty folder is refused before anything starts
     stages = flow.until(target)
     if any(stage.name == "stage2" for stage in stages):
         training.check_cascade(config)
-    with _cluster(config):
-        return _run(config, stages, partitions)
+    with _prepared(config) as found:  # an empty folder is refused before anything starts
+        if config.refresh.dry_run:
+            return _foretell(config, stages, found)
+        with _cluster(config):
+            return _run(config, stages, found)
 
 
 def _run(
     config: RunConfig,
     stages: list[Stage[RunConfig]],
-    partitions: Partitions,
+    found: "Prepared | None" = None,
     before: Sequence[Task] = (),
 ) -> Runtime:
     """Plan and run a flow over the partitions of the source."""
-    runtime = Runtime(config.workspace, config, code_version(), {"partitions": partitions})
+    runtime = _planned(config, stages, found, before)
     storage.write_bytes(storage.join(config.workspace, "config.yaml"), to_yaml(config).encode())
-    digests = {name: lineage.digest(files) for name, files in partitions.items()}
-    tasks = lineage.plan(stages, config, digests, runtime.store)
-    runtime.tasks = [*before, *tasks]
-    lineage.run(stages, tasks, config, runtime)
+    lineage.run(stages, runtime.tasks[len(before) :], config, runtime)
     return runtime
 
 
-def _partitions(config: RunConfig) -> Partitions:
-    from pipelines.steps.discover import discover
+def _foretell(config: RunConfig, stages: list[Stage[RunConfig]], found: "Prepared") -> Runtime:
+    """Say what a run would do."""
+    from pipelines.sources.plan import describe
 
-    found = discover(config.source, config.ingest)
-    return {name: [asdict(file) for file in files] for name, files in found.items()}
+    runtime = _planned(config, stages, found)
+    stale = [
+        f"{task.stage} {task.partition}: {task.why}" for task in runtime.tasks if not task.fresh
+    ]
+    sys.stdout.write("\n".join([describe(found.plan), "", *(stale or ["nothing to do"]), ""]))
+    return runtime
+
+
+def _planned(
+    config: RunConfig,
+    stages: list[Stage[RunConfig]],
+    found: "Prepared | None",
+    before: Sequence[Task] = (),
+) -> Runtime:
+    runtime = Runtime(config.workspace, config, code_version(), {"prepared": found})
+    digests = found.digests if found else {}
+    runtime.tasks = [*before, *lineage.plan(stages, config, digests, runtime.store)]
+    return runtime
+
+
+def _prepared(config: RunConfig) -> "AbstractContextManager[Prepared]":
+    """Give what the source holds and what is new there."""
+    from pipelines.prepare import prepared
+
+    root = storage.join(config.workspace, "dataset")
+    return prepared(root, config.source, config.sources, config.ingest, config.refresh)
 
 
 @contextlib.contextmanager

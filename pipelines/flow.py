@@ -13,8 +13,8 @@ RENDER: list[Stage[RunConfig]] = [Stage("corpus", corpus.render, identity=("corp
 
 STAGES: list[Stage[RunConfig]] = [
     Stage(
-        "ingest",  # files -> clips, images, quarantine
-        ingest.ingest,
+        "ingest",  # sources -> clips, images, captions, scores, quarantine
+        ingest.bring_in,
         identity=("ingest.accept", "ingest.cut"),
         partitioned=True,
     ),

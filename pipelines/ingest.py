@@ -1,15 +1,18 @@
-"""Ingest: source files in, media shards and rows of clips, captions and quarantine out.
+"""Ingest: sources in; media shards and rows of clips, captions, scores and quarantine out.
 
-The whole graph is `graph`. Media is written before clips, clips before captions, so a kill at any
-point leaves at worst bytes that no row refers to; running again skips what is committed and
-gives the same rows.
+The whole graph is `graph`; what happens to one source is `steps.source.examine`. Media is written
+before clips, clips before everything that speaks of them, and the row that says that a source is
+done comes last (`steps.commit`). So a kill at any point leaves at worst bytes that no row refers
+to; running again looks at what is not done, and gives the same rows.
 
-    counts = ingest_partition(root, [file.uri for file in files], IngestSettings(), run_id)
+    with prepared(root, "s3://bucket/raw", SourceSettings(), IngestSettings()) as found:
+        counts = ingest(root, found, IngestSettings(), SourceSettings(), run_id)
 """
 
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -19,83 +22,125 @@ import ray.data
 from infra.errors import DataError, SnapvideoError
 from infra.store.dataset import Dataset
 from pipelines.ingest_config import IngestSettings
-from pipelines.steps.apart import examine_apart
-from pipelines.steps.commit import IngestCounts, Ledger
-from pipelines.steps.source import Outcome, examine_all
-from pipelines.steps.write import to_fault, to_tables, write_media
+from pipelines.prepare import Prepared
+from pipelines.sources.config import SourceSettings
+from pipelines.sources.plan import Plan
+from pipelines.steps.apart import Limits, examine_apart
+from pipelines.steps.commit import Ledger, Stamp
+from pipelines.steps.counts import IngestCounts, count
+from pipelines.steps.known import Known, known_sources
+from pipelines.steps.source import Found, Planned, Work, examine_all
+from pipelines.steps.units import Units, laid_out
+from pipelines.steps.write import to_fault, write_all
 
 log = logging.getLogger(__name__)
 
+_NUM_TOLD = 5  # partitions that a message names
 
-def ingest_partition(
+
+@dataclass(frozen=True)
+class Task:
+    """What a task is told besides its unit."""
+
+    settings: IngestSettings
+    sources: SourceSettings
+    measure: bool
+
+    def limits(self) -> Limits:
+        """Return what its decoding process may take."""
+        tasks = self.settings.tasks
+        return Limits(self.settings.file_timeout_s, tasks.cpus, tasks.memory_mib)
+
+
+def ingest(
     dataset_root: str,
-    files: list[str],
+    found: Prepared,
     settings: IngestSettings,
+    sources: SourceSettings,
     run_id: str,
     code_version: str = "",
-) -> IngestCounts:
-    """Bring media files into a dataset and return what they gave.
+    measure: bool = True,
+) -> dict[str, IngestCounts]:
+    """Bring what is new into a dataset; return what each partition holds then.
 
     Args:
         dataset_root: The dataset; laid where there is none.
-        files: URIs of media files (see `discover`).
+        found: What is to be done.
         settings: What is accepted and how it is cut.
+        sources: How sources are reached.
         run_id: Recorded with every row.
         code_version: Recorded with every clip.
+        measure: Whether clips get their signal scores now.
 
     Raises:
-        DataError: Too many files are refused (`max_refused_share`), or the disk is full.
+        DataError: Too many sources of a partition are refused (`max_refused_share`), or the disk
+            is full.
+        ServiceError: A store does not answer.
     """
     dataset = Dataset.open(dataset_root, create=True)
-    log.info("ingest files=%d dataset=%s", len(files), dataset.root)
-    stamp = {"run_id": run_id, "code_version": code_version}
-    ledger = Ledger(dataset, settings, stamp, len(files))
-    for block in _blocks(graph(dataset, files, ledger.known, settings)):
-        ledger.add(block)
-    counts = ledger.finish()
-    _check_share(counts, settings)
+    stamp = Stamp(run_id, code_version, found.source_root)
+    _bring_in(dataset, found.plan, Task(settings, sources, measure), stamp)
+    names = sorted(found.digests)
+    counts = count(dataset, found.source_root, settings.transform_id, names)
+    _check_shares(counts, settings)
     return counts
 
 
-def graph(
-    dataset: Dataset, files: list[str], known: frozenset[str], settings: IngestSettings
-) -> ray.data.Dataset:
-    """Return the lazy graph from files to rows that are ready to be committed, in file order."""
-    held = ray.put(known)
-    num_tasks = -(-len(files) // settings.files_per_task)
-    rows: Any = ray.data.from_items(sorted(files), override_num_blocks=max(1, num_tasks))
-    rows = rows.map_batches(  # 1 file -> its clips with their bytes, or why there are none
-        cut_files, fn_args=(held, settings), batch_size=None, batch_format="pyarrow"
+def graph(dataset: Dataset, units: Units, known: Known, task: Task) -> ray.data.Dataset:
+    """Return the lazy graph from units of work to rows that are ready to be committed.
+
+    A unit's rows come as soon as it is done: a slow one holds nobody up, and a kill costs what
+    is under way. So the order of rows differs from run to run; what they say does not.
+    """
+    reserved = task.settings.tasks
+    rows: Any = ray.data.range(units.num_units, override_num_blocks=units.num_units)
+    found: ray.data.Dataset = rows.map_batches(  # 1 unit -> N sources -> N clips -> 1 shard
+        work_off,
+        fn_args=(dataset, units, ray.put(known), task),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=reserved.cpus,
+        concurrency=reserved.max_tasks or None,
     )
-    rows = rows.map_batches(  # 1 -> 1: bytes go to a shard, one a block
-        write_media, fn_args=(dataset.root,), batch_size=None, batch_format="pyarrow"
-    )
-    rows.context.execution_options.preserve_order = True
-    found: ray.data.Dataset = rows
     return found
 
 
-def cut_files(
-    batch: pa.Table, held: "ray.ObjectRef[frozenset[str]]", settings: IngestSettings
+def work_off(
+    batch: pa.Table, dataset: Dataset, units: Units, known: "ray.ObjectRef[Known]", task: Task
 ) -> Iterator[pa.Table]:
-    """Yield clips or refusals of each file of a batch; decoding happens in another process."""
-    work = functools.partial(_examine_held, held, settings)
-    uris = [str(uri) for uri in batch["item"].to_pylist()]
-    try:
-        yield from to_tables(examine_apart(uris, work, settings.file_timeout_s))
-    except SnapvideoError as fault:
-        yield to_fault(fault)
+    """Yield the rows of each unit in a batch; decoding happens in another process."""
+    answers = functools.partial(_examine_held, known, task)
+    for index in map(int, batch["id"].to_numpy()):
+        try:
+            found = examine_apart(units.read(index), answers, task.limits())
+            yield write_all(found, dataset, task.settings.max_shard_mib)
+        except SnapvideoError as fault:
+            yield to_fault(fault)
 
 
 def _examine_held(
-    held: "ray.ObjectRef[frozenset[str]]", settings: IngestSettings, uris: list[str]
-) -> Iterator[Outcome]:
-    return examine_all(uris, ray.get(held), settings)
+    known: "ray.ObjectRef[Known]", task: Task, planned: Sequence[Planned]
+) -> Iterator[Found]:
+    work = Work(ray.get(known), task.settings, task.sources, task.measure)
+    return examine_all(planned, work)
+
+
+def _bring_in(dataset: Dataset, planned: Plan, task: Task, stamp: Stamp) -> None:
+    """Work a plan off and commit what comes of it."""
+    with Ledger(dataset, task.settings, stamp, planned.num_files) as ledger:
+        if planned.num_files:
+            known = known_sources(dataset, task.settings.transform_id)
+            with laid_out(dataset, planned.path, task.settings.files_per_task) as units:
+                for block in _blocks(graph(dataset, units, known, task)):
+                    ledger.add(block)
+            ledger.commit()
+        if planned.counts["vanished"]:
+            ledger.vanish(planned.vanished_path)
 
 
 def _blocks(rows: ray.data.Dataset) -> Iterator[pa.Table]:
     """Yield finished blocks; a fault that a task met outside of the files is raised here."""
-    for block in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for block in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         assert isinstance(block, pa.Table)
         faults = block["fault"].drop_null()
         if len(faults):
@@ -103,12 +148,21 @@ def _blocks(rows: ray.data.Dataset) -> Iterator[pa.Table]:
         yield block
 
 
-def _check_share(counts: IngestCounts, settings: IngestSettings) -> None:
-    share = counts.num_refused / max(1, counts.num_files)
-    if share > settings.max_refused_share or not counts.num_clips:
-        reasons = ", ".join(f"{reason} {num}" for reason, num in counts.by_reason.items())
+def _check_shares(counts: Mapping[str, IngestCounts], settings: IngestSettings) -> None:
+    """Refuse partitions of which too little could be used; the others are done."""
+    told = [
+        f"{name}: {one.num_refused} of {one.num_files} files are refused ({_reasons(one)})"
+        for name, one in counts.items()
+        if one.num_refused > settings.max_refused_share * one.num_files or not one.num_clips
+    ]
+    if told:
+        more = f"; and {len(told) - _NUM_TOLD} more partitions" if len(told) > _NUM_TOLD else ""
         raise DataError(
-            f"ingest: {counts.num_refused} of {counts.num_files} files are refused ({reasons}); at "
-            f"most {settings.max_refused_share:.0%} may be (ingest.max_refused_share), and a clip "
-            "must remain; the table `quarantine` of the dataset tells each"
+            f"ingest: {'; '.join(told[:_NUM_TOLD])}{more}; at most "
+            f"{settings.max_refused_share:.0%} may be (ingest.max_refused_share), and a clip must "
+            "remain; the table `quarantine` of the dataset tells each"
         )
+
+
+def _reasons(counts: IngestCounts) -> str:
+    return ", ".join(f"{reason} {num}" for reason, num in counts.by_reason.items())

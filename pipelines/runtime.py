@@ -39,7 +39,7 @@ class Runtime:
     """The whole tree: for places, services and machine sizes, never for what shapes results."""
     code_version: str
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What the driver found out before planning, such as the files of each partition."""
+    """What the driver found out before planning, such as what is new in the source."""
     started: dict[str, float] = field(default_factory=dict)
     """Stage to the monotonic clock when it began."""
     tasks: Sequence[Task] = ()

@@ -1,37 +1,50 @@
-"""Bring the files of each stale partition into the dataset."""
+"""Bring what is new in each stale partition into the dataset."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import pyarrow.compute as pc
-
-from infra.store.dataset import Dataset
+from infra.store.selection import Selection
 from pipelines.config import RunConfig
-from pipelines.ingest import ingest_partition
+from pipelines.ingest import ingest
+from pipelines.prepare import Prepared
 from pipelines.runtime import Runtime, Task
+from pipelines.steps.counts import no_counts
 
 
-def ingest(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:
-    """Ingest partition by partition; each is finished as soon as its rows are committed."""
-    whole = runtime.settings
+def bring_in(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:
+    """Ingest all stale partitions at once; each is finished when its rows are committed."""
+    whole, found = runtime.settings, runtime.facts["prepared"]
     assert isinstance(whole, RunConfig)
+    assert isinstance(found, Prepared)
+    counts = ingest(
+        runtime.dataset,
+        found,
+        whole.ingest,
+        whole.sources,
+        run_id=tasks[0].key,
+        code_version=runtime.code_version,
+        measure=whole.scores.at_ingest,
+    )
+    nothing = no_counts(whole.ingest.transform_id)
     for task in tasks:
-        files = [file["uri"] for file in runtime.facts["partitions"][task.partition]]
-        counts = ingest_partition(
-            runtime.dataset, files, whole.ingest, task.key, runtime.code_version
-        )
-        runtime.commit(task, asdict(counts))
+        told = counts.get(task.partition, nothing)
+        runtime.commit(task, asdict(told) | {"source_root": found.source_root})
 
 
-def own_clips(runtime: Runtime, task: Task) -> list[str]:
-    """Return the clips of the partitions that a task reads, cut as they are cut now.
+def chosen(runtime: Runtime, *tasks: Task) -> Selection:
+    """Return which clips some tasks of a stage read: of their sources, cut and filtered as now.
 
     A dataset also holds what earlier sources and settings of the run left in it.
     """
-    found: list[str] = []
-    for done in runtime.inputs(task, "ingest"):
-        mine = pc.field("source_id").isin(done.outputs["source_ids"])
-        mine &= pc.field("transform_id") == done.outputs["transform_id"]
-        rows = Dataset.open(runtime.dataset).read("clips", columns=["clip_id"], where=mine)
-        found += [str(clip) for clip in rows["clip_id"].to_pylist()]
-    return found
+    whole = runtime.settings
+    assert isinstance(whole, RunConfig)
+    ingested = runtime.inputs(tasks[0], "ingest")[0].outputs
+    own = tuple(task.partition for task in tasks if "source" in task.inputs)
+    found = {
+        "source_root": ingested["source_root"],
+        "transform_id": ingested["transform_id"],
+        "partitions": own or whole.refresh.partitions,
+    }
+    for done in runtime.inputs(tasks[0], "filter"):
+        found |= {name: done.outputs[name] for name in ("bounds", "duplicate_versions")}
+    return Selection.model_validate(found)

@@ -11,6 +11,7 @@ import numpy as np
 
 from infra import storage, video
 from infra.config import to_yaml
+from infra.store.dataset import Dataset
 from infra.store.media import read_media
 from infra.store.release import Release, load
 from pipelines import corpus, report
@@ -18,6 +19,7 @@ from pipelines.config import RunConfig
 from pipelines.report import ClipView, ReportData, SampleView
 from pipelines.report_figures import Curve
 from pipelines.runtime import Runtime, Task
+from pipelines.steps.counts import count_all
 from train.metrics import detector
 from train.metrics.attributes import Attributes, is_held_out, parse
 from train.metrics.detector import Rate
@@ -144,13 +146,20 @@ def _true(clip: Row, truth: Truth) -> Attributes | None:
 
 
 def _counts(runtime: Runtime, task: Task, release: Release) -> dict[str, int]:
-    done = [one.outputs for one in runtime.inputs(task, "ingest")]
-    names = ("files", "videos", "images", "quarantined")
-    counts = {name: sum(one[f"num_{name}"] for one in done) for name in names}
-    whole = sum(one["num_sources"] + one["num_duplicates"] for one in done)
-    distinct = {source for one in done for source in one["source_ids"]}
-    return counts | {
-        "duplicates": whole - len(distinct),
+    ingested = runtime.inputs(task, "ingest")
+    first = ingested[0].outputs
+    held = count_all(
+        Dataset.open(runtime.dataset),
+        first["source_root"],
+        first["transform_id"],
+        [one.partition for one in ingested],
+    )
+    return {
+        "files": held.num_files,
+        "videos": held.num_videos,
+        "images": held.num_images,
+        "quarantined": held.num_quarantined,
+        "duplicates": held.num_duplicates,
         "captions written": sum(one.outputs["num_ok"] for one in runtime.inputs(task, "caption")),
         "clips in the release": release.num_clips,
     }

@@ -9,10 +9,15 @@ import pyarrow.compute as pc
 
 from infra import storage
 from infra.store.dataset import Dataset
+from infra.store.query import query
+from infra.store.select import selected_sql
+from infra.store.selection import Selection
 from pipelines.config import LOCAL, RunConfig
 from pipelines.runtime import Runtime, Task
-from pipelines.stages.ingest import own_clips
+from pipelines.stages.ingest import chosen
 from train.text_config import TextSettings
+
+_MAX_TEXTS = 200_000  # whose words a tiny encoder knows
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +36,7 @@ def build_encoder(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) ->
         runtime.commit(task, {"model": config.text.model})
         return
     with tempfile.TemporaryDirectory() as scratch:
-        texts = sorted(set(_human_captions(runtime, own_clips(runtime, task))))
+        texts = _human_captions(Dataset.open(runtime.dataset), chosen(runtime, task))
         build_tiny_t5(Path(scratch), texts, width=config.text_width, seed=config.seed)
         storage.upload_folder(Path(scratch), storage.join(runtime.folder(task), "t5"))
     log.info("built a tiny text encoder captions=%d width=%d", len(texts), config.text_width)
@@ -54,10 +59,15 @@ def text_settings(config: RunConfig, runtime: Runtime, task: Task) -> TextSettin
     return config.text.model_copy(update={"model": encoder.outputs["model"]})
 
 
-def _human_captions(runtime: Runtime, clips: list[str]) -> list[str]:
-    where = (pc.field("origin") == "human") & pc.field("clip_id").isin(clips)
-    rows = Dataset.open(runtime.dataset).read("captions", columns=["text"], where=where)
-    return [str(text) for text in rows["text"].to_pylist()]
+def _human_captions(dataset: Dataset, clips: Selection) -> list[str]:
+    """Return some of the distinct texts that people wrote about the clips, sorted."""
+    taken, values = selected_sql(clips)
+    sql = (
+        f"SELECT DISTINCT text FROM captions WHERE origin = 'human' AND status = 'ok' "
+        f"AND clip_id IN (SELECT clip_id FROM ({taken})) ORDER BY hash(text), text LIMIT ?"
+    )
+    with query(dataset, sql, parameters=[*values, _MAX_TEXTS]) as rows:
+        return sorted(str(text) for text in rows.read_all()["text"].to_pylist())
 
 
 def _ok_texts(runtime: Runtime) -> list[str]:

@@ -1,72 +1,120 @@
 """Run file work in processes that may hang or die.
 
 FFmpeg is C code that meets hostile input: it can crash, or loop where Python cannot interrupt
-it. Files go to a Ray task of their own that answers one by one; a silence longer than the limit
-gets the process killed, a death is laid to the file it was busy with, and a fresh process goes
-on with the next file.
+it. Sources go to a Ray task of their own that answers one by one; one that takes too long gets the
+process killed, and a fresh process goes on with the next. A process that dies may have been killed
+from outside, so the source it was busy with is tried once more before the death is laid to it.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 import ray.exceptions
 
 from infra.errors import SnapvideoError
-from pipelines.steps.source import Outcome, Refusal
+from pipelines.steps.source import Found, Outcome, Planned, Refusal
 
 log = logging.getLogger(__name__)
 
-Work = Callable[[list[str]], Iterator[Outcome]]
+Answers = Callable[[Sequence[Planned]], Iterator[Found]]
 
-_AHEAD = 4  # outcomes that may wait to be fetched; bounds the bytes in the object store
-_START_S = 60.0  # on top of the first file's limit: a new process has to import
+_AHEAD = 4  # answers that may wait to be fetched; bounds the bytes in the object store
+_TRIES = 2  # processes that a source may take down before it is refused
+_DEATHS = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+)
 
 
-def examine_apart(uris: list[str], work: Work, timeout_s: float) -> Iterator[Outcome]:
-    """Yield one outcome a file, in order, whatever the files do to the process.
+@dataclass(frozen=True)
+class Limits:
+    """What the other process may take."""
+
+    timeout_s: float
+    """Longest time for one source, seconds."""
+    cpus: float = 1.0
+    """CPU slots."""
+    memory_mib: int = 0
+    """Memory that is reserved for it, MiB."""
+
+
+def examine_apart(planned: Sequence[Planned], work: Answers, limits: Limits) -> Iterator[Found]:
+    """Yield clips and outcomes of sources, in order, whatever the files do to the process.
+
+    A source that is tried again gives its clips again: only those that its outcome names count.
 
     Args:
-        uris: Files.
-        work: Yields an outcome a file; runs in the other process, so it must pickle.
-        timeout_s: Longest silence, seconds.
+        planned: Sources.
+        work: Yields an outcome a source, after its clips; runs elsewhere, so it must pickle.
+        limits: Of the other process.
     """
-    done = 0
-    while done < len(uris):
-        for outcome in _one_process(uris[done:], work, timeout_s):
-            done += 1
-            yield outcome
-
-
-def _one_process(uris: list[str], work: Work, timeout_s: float) -> Iterator[Outcome]:
-    """Yield outcomes until the files are done or the process has failed on one."""
-    remote: Any = ray.remote(num_cpus=1, max_retries=0)(_answers)
-    stream = remote.options(_generator_backpressure_num_objects=_AHEAD).remote(work, uris)
-    for index, uri in enumerate(uris):
-        patience_s = timeout_s if index else timeout_s + _START_S
-        ready, _ = ray.wait([stream], timeout=patience_s, fetch_local=False)
-        if not ready:
-            ray.cancel(stream, force=True)
-            yield _refused(uri, "timeout", f"no result within {timeout_s:.0f} s; process killed")
-            return
+    done = deaths = 0
+    while done < len(planned):
+        before = done
         try:
-            outcome: Outcome = ray.get(next(stream))
-        except ray.exceptions.RayTaskError as fault:
-            if isinstance(fault.cause, SnapvideoError):
-                raise fault.cause from fault
-            yield _refused(uri, "crashed", repr(fault.cause))
-            return
-        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
-            yield _refused(uri, "crashed", "the decoding process died")
-            return
-        yield outcome
+            for found in _one_process(planned[done:], work, limits):
+                done += isinstance(found, Outcome)
+                yield found
+            deaths = 0
+        except _DEATHS as fault:
+            deaths = deaths + 1 if done == before else 1
+            log.warning("decoding process died file=%s fault=%r", planned[done].entry.uri, fault)
+            if deaths == _TRIES:
+                yield _refused(planned[done], "crashed", "the decoding process died")
+                done, deaths = done + 1, 0
 
 
-def _answers(work: Work, uris: list[str]) -> Iterator[Outcome]:
-    yield from work(uris)
+def _one_process(planned: Sequence[Planned], work: Answers, limits: Limits) -> Iterator[Found]:
+    """Yield answers until the sources are done or one has taken too long or raised."""
+    remote: Any = ray.remote(num_cpus=limits.cpus, max_retries=0)(_answers)
+    options = {"_generator_backpressure_num_objects": _AHEAD, "memory": limits.memory_mib << 20}
+    stream = remote.options(**options).remote(work, planned)
+    ray.get(next(stream))  # however long it takes until a slot is free
+    for one in planned:
+        deadline_s = time.monotonic() + limits.timeout_s
+        closed = False
+        while not closed:
+            try:
+                found = _next(stream, deadline_s)
+            except TimeoutError:
+                ray.cancel(stream, force=True)
+                message = f"no result within {limits.timeout_s:.0f} s; process killed"
+                yield _refused(one, "timeout", message)
+                return
+            except ray.exceptions.RayTaskError as fault:
+                if isinstance(fault.cause, SnapvideoError):
+                    raise fault.cause from fault
+                yield _refused(one, "crashed", repr(fault.cause))
+                return
+            closed = isinstance(found, Outcome)
+            yield found
 
 
-def _refused(uri: str, reason: str, message: str) -> Outcome:
-    log.warning("refused file=%s reason=%s message=%s", uri, reason, message)
-    return Outcome(uri, refusals=[Refusal("decode", reason, message[:500])])
+def _next(stream: Any, deadline_s: float) -> Found:  # noqa: ANN401 - a Ray stream
+    """Return the next answer.
+
+    Raises:
+        TimeoutError: There is none by the deadline.
+    """
+    patience_s = max(0.0, deadline_s - time.monotonic())
+    ready, _ = ray.wait([stream], timeout=patience_s, fetch_local=False)
+    if not ready:
+        raise TimeoutError
+    found: Found = ray.get(next(stream))
+    return found
+
+
+def _answers(work: Answers, planned: Sequence[Planned]) -> Iterator[Found | None]:
+    yield None  # the process is there: from now on time counts
+    yield from work(planned)
+
+
+def _refused(planned: Planned, reason: str, message: str) -> Outcome:
+    log.warning("refused file=%s reason=%s message=%s", planned.entry.uri, reason, message)
+    return Outcome(planned, refusals=[Refusal("decode", reason, message[:500])])

@@ -1,75 +1,170 @@
-"""Everything about one source file: read it, name it, look at it, cut it, read its caption.
+"""Everything about one source: get it, name it, look at it, cut it, measure its clips.
 
-The result is an `Outcome`: clips as rows of the clips table with their bytes, or the reason why
-there are none. A bad file is data, not an exception.
+`examine` is the inner list of the ingest, each step a plain function. It yields clips as they are
+made, so that a long source never lies in memory whole, and closes with an `Outcome`: what is known
+of the source, or why it is refused. A bad file is data, not an exception.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from infra import storage
-from infra.errors import DataError, ServiceError
 from infra.stills import VideoError
 from pipelines.ingest_config import IngestSettings
+from pipelines.scores import signals
+from pipelines.sources.address import FetchError
+from pipelines.sources.config import SourceSettings
+from pipelines.sources.entry import SourceEntry
+from pipelines.sources.fetch import Fetched, fetched
+from pipelines.sources.sidecar import Caption, Said, said_of, tag_caption
 from pipelines.steps.cut import CutClip, cut
-from pipelines.steps.discover import caption_uri
-from pipelines.steps.scan import Scan, perceptual_hash, scan
-from pipelines.steps.shots import Span, spans
+from pipelines.steps.found import Scan, Span, perceptual_hash
+from pipelines.steps.known import Known
+from pipelines.steps.scan import scan
+from pipelines.steps.shots import spans
 
 _BUCKETS = 1000
+_TOLD = 500  # characters of a message that are kept
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One source that is to be looked at."""
+
+    entry: SourceEntry
+    known_id: str = ""
+    """Its source id, where only what is said about it has to be read."""
+    why: str = "new"
+    """Why it is looked at: new, changed, recaptioned, stale, retry."""
+    attempts: int = 0
+    """How often it was tried before."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What examining needs besides the source."""
+
+    known: Known
+    """Sources whose clips the dataset holds; these are not decoded again."""
+    settings: IngestSettings
+    sources: SourceSettings
+    measure: bool = True
+    """Whether clips get their signal scores now."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a file, its caption or a part of it is not used."""
+    """Why a source, its caption or a part of it is not used."""
 
     stage: str
     reason: str
     message: str
     retryable: bool = False
+    policy_id: str = ""
+    """Settings or texts under which it holds; under others it may not."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """One clip of a source, as a row of the clips table, with its bytes and scores."""
+
+    row: dict[str, Any]
+    data: bytes
+    scores: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one source file."""
+    """What became of one source, after its clips."""
 
-    uri: str
+    planned: Planned
     source_id: str = ""
+    size_bytes: int = -1
     known: bool = False
     """Its clips are in the dataset already, so it was not decoded."""
-    caption: str | None = None
-    clips: list[tuple[dict[str, Any], bytes]] = field(default_factory=list)
+    captions: list[Caption] = field(default_factory=list)
+    metadata: str = ""
+    clip_ids: list[str] = field(default_factory=list)
+    """Of the clips before this outcome, those that count."""
     refusals: list[Refusal] = field(default_factory=list)
 
+    @property
+    def uri(self) -> str:
+        """The source's name."""
+        return self.planned.entry.uri
 
-def examine(uri: str, known: frozenset[str], settings: IngestSettings) -> Outcome:
-    """Return what becomes of a file.
+
+Found = Made | Outcome
+
+
+def examine_all(planned: Sequence[Planned], work: Work) -> Iterator[Found]:
+    """Yield what becomes of each source, in order; a content that comes twice is decoded once."""
+    done: set[str] = set()
+    for one in planned:
+        for found in examine(one, work, done):
+            if isinstance(found, Outcome) and found.clip_ids:
+                done.add(found.source_id)
+            yield found
+
+
+def examine(planned: Planned, work: Work, done: Collection[str] = ()) -> Iterator[Found]:
+    """Yield the clips of a source and then its outcome.
 
     Args:
-        uri: Where it lies.
-        known: Source ids whose clips the dataset holds; these are not decoded again.
-        settings: What is accepted and how it is cut.
+        planned: The source.
+        work: What is known, what is accepted, how it is cut.
+        done: Further sources that are not decoded again.
+
+    Raises:
+        ServiceError: The store of the sources does not answer.
     """
+    entry = planned.entry
+    if entry.refusal:
+        reason, _, message = entry.refusal.partition(": ")
+        yield Outcome(planned, refusals=[Refusal("list", reason, message[:_TOLD])])
+        return
+    said = said_of(entry, work.sources)  # 1 entry -> captions and metadata beside it
+    if planned.known_id:
+        yield _outcome(planned, said, planned.known_id, entry.size_bytes)
+        return
+    source_id, size_bytes, stage = "", entry.size_bytes, "read"
+    limit_bytes = work.settings.accept.max_source_mib << 20
     try:
-        data = _read(uri, settings.accept.max_source_mib)
-    except VideoError as fault:
-        return Outcome(uri, refusals=[_refusal("read", fault)])
-    source_id = hashlib.sha256(data).hexdigest()
-    caption, refusals = _caption(uri)
-    if source_id in known:
-        return Outcome(uri, source_id, known=True, caption=caption, refusals=refusals)
-    clips: list[tuple[dict[str, Any], bytes]] = []
-    try:
-        found = scan(data, settings.accept, settings.cut)
-        laid, short = _laid(found, settings)
-        for clip in cut(data, found, laid, settings.cut, settings.accept.limits()):
-            row = _row(clip, found, settings.transform_id)
-            clips.append((_identified(row, uri, source_id), clip.data))
-    except VideoError as fault:
-        return Outcome(uri, source_id, refusals=[*refusals, _refusal("decode", fault)])
-    return Outcome(uri, source_id, False, caption, clips, [*refusals, *short])
+        with fetched(entry, work.sources, limit_bytes) as file:  # 1 -> 1: its bytes
+            source_id, size_bytes, stage = file.source_id, file.size_bytes, "decode"
+            if source_id in done or source_id in work.known:
+                outcome = _outcome(planned, said, source_id, size_bytes)
+            else:
+                outcome = yield from _cut_up(planned, said, file, work)
+    except (VideoError, FetchError) as fault:  # also where it has changed when it is put back
+        refusals = [*_of_captions(entry, said), _refusal(stage, fault, work.settings)]
+        outcome = Outcome(planned, source_id, size_bytes, metadata=said.metadata, refusals=refusals)
+    yield outcome
+
+
+def _cut_up(
+    planned: Planned, said: Said, file: Fetched, work: Work
+) -> Generator[Made, None, Outcome]:
+    """Yield the clips of a source that is not known yet; return its outcome."""
+    settings, clip_ids = work.settings, []
+    found = scan(file.data, settings.accept, settings.cut)  # 1 -> 1: probe, validate, bars
+    laid, short = _laid(found, settings)  # 1 -> N: shots, then windows
+    for clip in cut(file.data, found, laid, settings.cut, settings.accept.limits()):  # N -> N: crop
+        row = _row(clip, found, planned.entry.uri, file.source_id, settings.transform_id)
+        clip_ids.append(row["clip_id"])
+        yield Made(row, clip.data, signals.measured(clip) if work.measure else {})  # N -> N
+    if not said.captions and (tagged := tag_caption(found.tags)):
+        said.captions.append(tagged)
+    return Outcome(
+        planned,
+        file.source_id,
+        file.size_bytes,
+        captions=said.captions,
+        metadata=said.metadata,
+        clip_ids=clip_ids,
+        refusals=[*_of_captions(planned.entry, said), *short],
+    )
 
 
 def clip_id(source_id: str, row: dict[str, Any]) -> str:
@@ -79,42 +174,30 @@ def clip_id(source_id: str, row: dict[str, Any]) -> str:
     return hashlib.sha256(words.encode()).hexdigest()[:32]
 
 
-def _read(uri: str, max_mib: int) -> bytes:
-    try:
-        files, path = storage.filesystem(uri)
-        size_bytes = files.get_file_info(path).size or 0
-        if size_bytes > max_mib << 20:
-            raise VideoError("too_large", f"{size_bytes >> 20} MiB, at most {max_mib} MiB a file")
-        data = storage.read_bytes(uri)
-    except (DataError, ServiceError, OSError) as fault:
-        if isinstance(fault, VideoError):
-            raise
-        raise VideoError("unreadable_file", str(fault)) from fault
-    if not data:
-        raise VideoError("empty_file", "the file has 0 bytes")
-    return data
+def _outcome(planned: Planned, said: Said, source_id: str, size_bytes: int) -> Outcome:
+    """Return the outcome of a source whose clips are there already."""
+    return Outcome(
+        planned,
+        source_id,
+        size_bytes,
+        known=True,
+        captions=said.captions,
+        metadata=said.metadata,
+        refusals=_of_captions(planned.entry, said),
+    )
 
 
-def _refusal(stage: str, fault: VideoError) -> Refusal:
-    return Refusal(stage, fault.reason, fault.message[:500], fault.reason == "unreadable_file")
+def _of_captions(entry: SourceEntry, said: Said) -> list[Refusal]:
+    """Return what is wrong with the captions; it holds for as long as they stay as they are."""
+    return [
+        Refusal(one.stage, one.reason, one.message[:_TOLD], one.retryable, entry.caption_stamp)
+        for one in said.refusals
+    ]
 
 
-def _caption(uri: str) -> tuple[str | None, list[Refusal]]:
-    """Return the sidecar caption of a file, or what is wrong with it."""
-    place = caption_uri(uri)
-    try:
-        data = storage.read_bytes(place)
-    except DataError as fault:
-        if not storage.exists(place):
-            return None, []  # nobody wrote one
-        return None, [Refusal("caption", "caption_unreadable", str(fault)[:500], retryable=True)]
-    try:
-        text = data.decode("utf-8-sig").strip()
-    except UnicodeDecodeError as fault:
-        return None, [Refusal("caption", "caption_not_utf8", f"{place}: {fault}")]
-    if not text:
-        return None, [Refusal("caption", "caption_empty", f"{place}: no text")]
-    return text, []
+def _refusal(stage: str, fault: VideoError | FetchError, settings: IngestSettings) -> Refusal:
+    retryable = isinstance(fault, FetchError) and fault.retryable
+    return Refusal(stage, fault.reason, fault.message[:_TOLD], retryable, settings.ingest_id)
 
 
 def _laid(found: Scan, settings: IngestSettings) -> tuple[list[Span], list[Refusal]]:
@@ -125,27 +208,43 @@ def _laid(found: Scan, settings: IngestSettings) -> tuple[list[Span], list[Refus
     if not laid:
         raise VideoError("too_short", f"{found.num_frames} frames, at least {least}")
     short = [
-        Refusal("cut", "short_shot", f"frames {span.start} to {span.end}, at least {least}")
+        Refusal(
+            "cut",
+            "short_shot",
+            f"frames {span.start} to {span.end}, at least {least}",
+            policy_id=settings.transform_id,
+        )
         for span in every
         if span.end - span.start < least
     ]
     return laid, short
 
 
-def _row(clip: CutClip, source: Scan, transform_id: str) -> dict[str, Any]:
-    """Return the columns of the clips table that the pixels decide."""
+def _row(
+    clip: CutClip, source: Scan, uri: str, source_id: str, transform_id: str
+) -> dict[str, Any]:
+    """Return the columns of the clips table that the ingest knows before a shard is written."""
+    row = _pixels(clip, source) | {"transform_id": transform_id}
+    return row | {
+        "clip_id": clip_id(source_id, row),
+        "source_id": source_id,
+        "source_uri": uri,
+        "split_bucket": int(source_id[:12], 16) % _BUCKETS,
+    }
+
+
+def _pixels(clip: CutClip, source: Scan) -> dict[str, Any]:
+    """Return the columns that the clip's bytes decide."""
     found, header, span = clip.found, clip.found.header, clip.span
-    stop = source.pts[span.end] if span.end < source.num_frames else source.end_pts
     clock = source.header.time_base
     return {
         "kind": header.kind,
         "src_start_pts": source.pts[span.start],
-        "src_end_pts": stop,
+        "src_end_pts": source.stop(span),
         "src_tb_num": clock.numerator,
         "src_tb_den": clock.denominator,
         "shot_index": span.shot_index,
         "encode_mode": clip.mode,
-        "transform_id": transform_id,
         "container": header.container,
         "codec": header.codec,
         "pix_fmt": header.pix_fmt,
@@ -168,20 +267,3 @@ def _row(clip: CutClip, source: Scan, transform_id: str) -> dict[str, Any]:
         "has_audio": header.has_audio,
         "phash": perceptual_hash(found.middle_thumb),
     }
-
-
-def _identified(row: dict[str, Any], uri: str, source_id: str) -> dict[str, Any]:
-    return row | {
-        "clip_id": clip_id(source_id, row),
-        "source_id": source_id,
-        "source_uri": uri,
-        "split_bucket": int(source_id[:12], 16) % _BUCKETS,
-    }
-
-
-def examine_all(
-    uris: list[str], known: frozenset[str], settings: IngestSettings
-) -> Iterator[Outcome]:
-    """Yield what becomes of each file, in order."""
-    for uri in uris:
-        yield examine(uri, known, settings)

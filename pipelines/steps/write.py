@@ -1,10 +1,10 @@
-"""Write clips into media shards and lay out what the tables will hold.
+"""Write the clips of a task into a media shard and lay out what the tables will hold.
 
-Rows travel between the steps as Arrow tables: one row a clip, with its bytes, or one row for a
-file that gives none.
+A task answers with one row a source. Bytes stay with the task: they go into the shard, and the
+rows say where they lie.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -12,72 +12,98 @@ import pyarrow as pa
 
 from infra.errors import SnapvideoError
 from infra.store.dataset import Dataset
-from infra.store.media import write_shard
+from infra.store.media import ShardWriter
 from infra.store.schema import CLIPS
-from pipelines.steps.source import Outcome
+from pipelines.steps.source import Found, Made, Outcome
 
+_text: pa.DataType = pa.string()
+_int: pa.DataType = pa.int64()
 _REFUSAL: pa.DataType = pa.struct(
     [
-        ("stage", pa.string()),
-        ("reason", pa.string()),
-        ("message", pa.string()),
+        ("stage", _text),
+        ("reason", _text),
+        ("message", _text),
         ("retryable", pa.bool_()),
+        ("policy_id", _text),
     ]
 )
-_OUTCOME: dict[str, pa.DataType] = {
-    "source_uri": pa.string(),
-    "source_id": pa.string(),
+_CAPTION: pa.DataType = pa.struct([("text", _text), ("origin", _text), ("lang", _text)])
+_SCORE: pa.DataType = pa.struct([("scorer", _text), ("value", pa.float64())])
+_CLIP: pa.DataType = pa.struct([("row", pa.struct(list(CLIPS))), ("scores", pa.list_(_SCORE))])
+_COLUMNS: dict[str, pa.DataType] = {
+    "source_uri": _text,
+    "partition": _text,
+    "stamp": _text,
+    "caption_stamp": _text,
+    "source_id": _text,
     "known": pa.bool_(),
-    "caption": pa.string(),
+    "recaptioned": pa.bool_(),
+    "attempts": _int,
+    "size_bytes": _int,
+    "metadata": _text,
+    "captions": pa.list_(_CAPTION),
     "refusals": pa.list_(_REFUSAL),
-    "num_clips": pa.int64(),
-    "fault": pa.string(),  # what stops the run, for its driver to raise
-    "clip": pa.struct(list(CLIPS)),
+    "clips": pa.list_(_CLIP),
+    "fault": _text,  # what stops the run, for its driver to raise
 }
-WRITTEN = pa.schema(_OUTCOME)
-CUT = pa.schema({**_OUTCOME, "media": pa.large_binary()})
+WRITTEN = pa.schema(_COLUMNS)
 
 
-def to_tables(outcomes: Iterable[Outcome]) -> Iterator[pa.Table]:
-    """Yield a table of the schema `CUT` for each file."""
-    for outcome in outcomes:
-        common: dict[str, Any] = {
-            "source_uri": outcome.uri,
-            "source_id": outcome.source_id,
-            "known": outcome.known,
-            "caption": outcome.caption,
-            "refusals": [asdict(refusal) for refusal in outcome.refusals],
-            "num_clips": len(outcome.clips),
-        }
-        rows = [common | {"clip": clip, "media": data} for clip, data in outcome.clips]
-        yield pa.Table.from_pylist(rows or [common], schema=CUT)
+def write_all(found: Iterable[Found], dataset: Dataset, max_shard_mib: int) -> pa.Table:
+    """Put clips into a new shard; return a row of the schema `WRITTEN` for each source.
+
+    Raises:
+        SnapvideoError: The shard cannot be written.
+    """
+    rows: list[dict[str, Any]] = []
+    placed: list[list[int]] = []  # of each row, where its clips lie in the shard's order
+    pending: dict[str, tuple[int, dict[str, Any]]] = {}  # clips of the source that is looked at
+    count = 0
+    with ShardWriter(dataset, max_shard_mib << 20) as shard:
+        for one in found:
+            if isinstance(one, Made):
+                shard.add(one.row["clip_id"], one.data)
+                pending[one.row["clip_id"]] = count, _clip(one)
+                count += 1
+                continue
+            kept = [pending[clip_id] for clip_id in one.clip_ids]
+            placed.append([index for index, _ in kept])
+            rows.append(_row(one, [clip for _, clip in kept]))
+            pending = {}
+        refs = shard.finish()
+    for row, indices in zip(rows, placed, strict=True):
+        for clip, index in zip(row["clips"], indices, strict=True):
+            clip["row"] |= refs[index].columns()
+    return pa.Table.from_pylist(rows, schema=WRITTEN)
 
 
 def to_fault(fault: SnapvideoError) -> pa.Table:
-    """Return a table of the schema `CUT` that stops the run.
+    """Return a table of the schema `WRITTEN` that stops the run.
 
     An exception in a Ray Data task would reach the driver without its class, below a traceback.
     """
-    return pa.Table.from_pylist([{"fault": str(fault)}], schema=CUT)
+    return pa.Table.from_pylist([{"fault": str(fault)}], schema=WRITTEN)
 
 
-def write_media(rows: pa.Table, root: str) -> pa.Table:
-    """Return rows of the schema `WRITTEN`: the bytes are in one new shard, referred to."""
-    try:
-        return _written(rows, root)
-    except SnapvideoError as fault:  # the disk is full, or the store does not answer
-        return to_fault(fault).select(WRITTEN.names)
+def _clip(made: Made) -> dict[str, Any]:
+    scores = [{"scorer": scorer, "value": value} for scorer, value in made.scores.items()]
+    return {"row": dict(made.row), "scores": scores}
 
 
-def _written(rows: pa.Table, root: str) -> pa.Table:
-    clips, media = rows["clip"].to_pylist(), rows["media"].to_pylist()
-    held = [
-        (str(row["clip_id"]), data)
-        for row, data in zip(clips, media, strict=True)
-        if row and data is not None
-    ]
-    refs = iter(write_shard(Dataset(root), held))
-    placed = [row and row | next(refs).columns() for row in clips]
-    kept = rows.select([name for name in WRITTEN.names if name != "clip"])
-    column = pa.array(placed, WRITTEN.field("clip").type)
-    return kept.append_column("clip", column).select(WRITTEN.names).cast(WRITTEN)
+def _row(outcome: Outcome, clips: list[dict[str, Any]]) -> dict[str, Any]:
+    entry = outcome.planned.entry
+    return {
+        "source_uri": entry.uri,
+        "partition": entry.partition,
+        "stamp": entry.stamp,
+        "caption_stamp": entry.caption_stamp,
+        "source_id": outcome.source_id,
+        "known": outcome.known,
+        "recaptioned": outcome.planned.why == "recaptioned",
+        "attempts": outcome.planned.attempts + 1,
+        "size_bytes": outcome.size_bytes,
+        "metadata": outcome.metadata,
+        "captions": [asdict(caption) for caption in outcome.captions],
+        "refusals": [asdict(refusal) for refusal in outcome.refusals],
+        "clips": clips,
+    }

@@ -9,13 +9,22 @@ import psutil
 import pytest
 
 from infra.errors import ServiceError
-from pipelines.steps.apart import examine_apart
-from pipelines.steps.source import Outcome
+from pipelines.sources.entry import SourceEntry
+from pipelines.steps.apart import Limits, examine_apart
+from pipelines.steps.source import Made, Outcome, Planned
 
 
-def misbehave(uris):
+def misbehave(planned):
     """Do what the name of each file says."""
-    for uri in uris:
+    for one in planned:
+        uri = one.entry.uri
+        if uri.startswith("dies once "):
+            note = Path(uri.removeprefix("dies once "))
+            if not note.exists():
+                note.touch()
+                os.abort()
+        if uri.startswith("clips "):
+            yield from (Made({"clip_id": name}, b"", {}) for name in uri.split()[1:])
         if uri == "dies":
             os.abort()
         if uri.startswith("hangs "):
@@ -25,17 +34,33 @@ def misbehave(uris):
             raise ZeroDivisionError(uri)
         if uri == "storage":
             raise ServiceError("s3://bucket: does not answer")
-        yield Outcome(uri, source_id="fine")
+        yield Outcome(one, source_id="fine")
+
+
+def planned(names):
+    return [Planned(SourceEntry(name, "p", "1", name)) for name in names]
 
 
 def reasons(names, timeout_s=60.0):
-    found = list(examine_apart(names, misbehave, timeout_s))
+    answers = list(examine_apart(planned(names), misbehave, Limits(timeout_s)))
+    found = [one for one in answers if isinstance(one, Outcome)]
     assert [outcome.uri for outcome in found] == names
     return [one.refusals[0].reason if one.refusals else one.source_id for one in found]
 
 
 def test_a_crash_costs_one_file(ray_local):
     assert reasons(["a", "dies", "b", "breaks", "c"]) == ["fine", "crashed"] * 2 + ["fine"]
+
+
+def test_a_death_that_does_not_come_again_costs_nothing(ray_local, tmp_path):
+    names = ["a", f"dies once {tmp_path / 'note'}", "b"]
+    assert reasons(names) == ["fine"] * 3
+
+
+def test_clips_come_before_their_outcome(ray_local):
+    found = list(examine_apart(planned(["clips x y", "a"]), misbehave, Limits(60.0)))
+    kinds = [one.row["clip_id"] if isinstance(one, Made) else one.uri for one in found]
+    assert kinds == ["x", "y", "clips x y", "a"]
 
 
 def test_a_hang_costs_one_file_and_its_process_ends(ray_local, tmp_path):

@@ -117,10 +117,20 @@ def test_a_folder_that_is_not_there_is_refused(capsys, out, tmp_path):
     assert "no such folder" in text
 
 
-def test_a_source_that_is_a_file_is_refused(capsys, out, videos):
-    code, text = run(capsys, "ingest", "--source", str(videos / "one.mp4"), *out)
-    assert code == 1
-    assert "give a folder with videos" in text
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(capsys, out, videos, tmp_path):
+    code, text = run(capsys, "ingest", "--source", str(videos), "--dry-run", *out)
+    assert code == 0
+    assert "root" in text
+    assert "ingest root: never done" in text
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_partition_that_the_source_has_not_is_refused(capsys, out, videos):
+    flags = ["--source", str(videos), "--partitions", "rot", *out]
+    code, text = run(capsys, "ingest", *flags)
+    assert code == 2
+    assert "refresh.partitions" in text
+    assert "root" in text
 
 
 def test_an_output_that_cannot_be_written_is_named(capsys, videos):
