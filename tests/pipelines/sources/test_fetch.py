@@ -1,4 +1,4 @@
-"""Fetching: bytes and their hash, wherever they lie; sources that change, vanish or are too large."""
+"""Fetching: bytes and their hash, wherever they lie; sources that change, vanish, are too large."""
 
 import hashlib
 import itertools
@@ -68,9 +68,13 @@ def test_what_a_change_broke_is_told_as_the_change(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"1")
     (entry,) = list_sources(str(tmp_path), SETTINGS)
-    with pytest.raises(FetchError, match="changed_while_read"), fetched(entry, SETTINGS):
+
+    def decode():
         path.unlink()
         raise VideoError("unreadable", "no such frame")
+
+    with pytest.raises(FetchError, match="changed_while_read"), fetched(entry, SETTINGS):
+        decode()
 
 
 def test_a_fault_of_an_unchanged_file_is_its_own(tmp_path):
@@ -188,5 +192,5 @@ def test_a_full_temporary_folder_is_no_fault_of_the_source(s3, monkeypatch):
 
 
 def test_a_fetch_fault_travels_between_processes():
-    fault = pickle.loads(pickle.dumps(FetchError("timeout", "too slow", False)))  # noqa: S301
+    fault = pickle.loads(pickle.dumps(FetchError("timeout", "too slow", False)))
     assert (fault.reason, fault.message, fault.retryable) == ("timeout", "too slow", False)
