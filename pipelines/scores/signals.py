@@ -20,7 +20,6 @@ Over space (from at most four key frames, at 640 px):
 """
 
 import contextlib
-import math
 from dataclasses import dataclass
 
 import av.error
@@ -33,14 +32,14 @@ from infra.video import opened, upright
 from pipelines.scores.text_area import text_share
 from pipelines.scores.versions import VERSIONS as VERSIONS
 from pipelines.steps.cut import CutClip
-from pipelines.steps.scan import Scan
+from pipelines.steps.found import Scan
 
 Grey = npt.NDArray[np.float32]
 
 _MAX_SIDE_PX = 640
 _NUM_KEY_FRAMES = 4
 _STEP_S = 0.1  # motion is measured over steps of about this; over less, rounding would drown it
-_MAX_GAP_S = 0.25  # thumbnails that lie further apart than this and a frame say nothing of motion
+_MAX_GAP_S = 0.25  # thumbnails further apart, with frames between, say nothing of motion
 _GREY_LEVEL = 0.75 / 255  # what rounding and a codec change without anything moving
 _MIN_SPREAD = 0.02  # of the full range; below it a picture is flat
 _MIN_SLOPE = 0.05  # mean change between thumbnail pixels, in spreads
@@ -80,23 +79,22 @@ def measure(data: Source, found: Scan, limits: Limits | None = None) -> dict[str
     scores = {
         "brightness": float(thumbs.mean()),
         "contrast": float(thumbs.std(axis=(1, 2)).mean()),
-        "detail": float(thumbs[len(thumbs) // 2].std()),
+        "detail": float(brightness_of(found.middle_thumb).std()),
     }
     scores |= over_space(key_frames(data, found, limits or Limits()))
-    if found.header.kind == "video":
-        scores |= over_time(found.thumbs, thumb_times(found))
+    times_s = thumb_times(found)
+    if found.header.kind == "video" and times_s is not None:
+        scores |= over_time(found.thumbs, times_s)
     return scores
 
 
 def over_time(thumbs: Frames, times_s: npt.NDArray[np.float64]) -> dict[str, float]:
     """Return motion, static_share and flicker of thumbnails RGB [T,h,w,3] shown at `times_s`.
 
-    Empty where thumbnails lie too far apart to tell. A single frame does not move.
+    A single frame does not move.
     """
     if len(thumbs) < 2:
         return {"motion": 0.0, "static_share": 1.0, "flicker": 0.0}
-    if math.isnan(times_s[-1]):
-        return {}
     steps = _steps(np.asarray(thumbs / 255, np.float32), times_s)
     shown = ~steps.cuts
     if not shown.any():
@@ -135,7 +133,7 @@ def key_frames(data: Source, found: Scan, limits: Limits) -> list[Frames]:
         stream.codec_context.skip_frame = "NONKEY"
         for pts in wanted:
             with contextlib.suppress(av.error.FFmpegError):  # without an index: as they come
-                container.seek(pts, stream=stream)
+                container.seek(int(pts), stream=stream)
             frame = next(container.decode(stream), None)
             if frame is not None:
                 frames.append(upright(frame, stream, _MAX_SIDE_PX))
@@ -149,17 +147,15 @@ def brightness_of(frames: Frames) -> Grey:
     return np.asarray(frames.astype(np.float32) @ _LUMA / 255, np.float32)
 
 
-def thumb_times(found: Scan) -> npt.NDArray[np.float64]:
-    """Return when each thumbnail is shown, seconds; NaN where they lie too far apart for motion.
+def thumb_times(found: Scan) -> npt.NDArray[np.float64] | None:
+    """Return when each thumbnail is shown, seconds; None where too few were kept to see motion.
 
-    A scan keeps one of every frame, or of every so many of a long source; one that looks at key
-    frames only has too few.
+    A scan keeps one of every frame, of every so many of a long source, or of key frames only.
     """
-    num = len(found.thumbs)
-    indices = np.linspace(0, found.num_frames - 1, num).round().astype(int)
-    times = np.asarray([found.seconds(found.pts[index]) for index in indices], np.float64)
-    if num < found.num_frames and float(np.diff(times, prepend=0).max()) > _MAX_GAP_S:
-        return np.full(num, np.nan)
+    times = np.asarray([found.seconds(found.pts[at]) for at in found.thumb_frames], np.float64)
+    gaps = np.diff(times, append=found.seconds(found.end_pts))
+    if len(times) < found.num_frames and float(gaps.max()) > _MAX_GAP_S:
+        return None
     return times
 
 
