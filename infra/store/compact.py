@@ -98,12 +98,11 @@ def _check_plain(found: deltalake.DeltaTable, uri: str) -> None:
 def _files(found: deltalake.DeltaTable) -> list[_File]:
     """Return the table's data files, oldest first."""
     rows = pa.table(found.get_add_actions()).select(
-        ["path", "size_bytes", "num_records", "modification_time"]
+        ["modification_time", "path", "size_bytes", "num_records"]
     )
-    order = [("modification_time", "ascending"), ("path", "ascending")]
     return [
         _File(urllib.parse.unquote(row["path"]), row["size_bytes"], row["num_records"] or 0)
-        for row in rows.sort_by(order).to_pylist()
+        for row in sorted(rows.to_pylist(), key=lambda row: (row["modification_time"], row["path"]))
     ]
 
 

@@ -176,7 +176,7 @@ def _files(dataset: Dataset, table: TableName, version: int) -> set[str]:
     """Return the names of the data files of one version."""
     uri, options = dataset.uri(table), storage.delta_options(dataset.root)
     try:
-        found = deltalake.DeltaTable(uri, version=version, storage_options=options, skip_stats=True)
+        found = deltalake.DeltaTable(uri, version=version, storage_options=options)
     except deltalake.exceptions.DeltaError as fault:
         raise DataError(
             f"{uri}: version {version} cannot be read ({fault}), so what it needs is not known; "

@@ -114,4 +114,3 @@ def fill(root):
     )
     release.create(dataset, "first", Selection())
     return dataset
-

@@ -1,0 +1,70 @@
+"""`snapvideo dataset` as it is called: actions, flags, JSON, exit codes."""
+
+import json
+
+import pytest
+
+from pipelines import cli
+from pipelines.datasets.actions import ACTIONS
+
+
+@pytest.fixture
+def call(capsys):
+    def called(*words):
+        try:
+            code = cli.main(["dataset", *words])
+        except SystemExit as stop:
+            code = int(str(stop.code))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return called
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_every_action_explains_its_own_flags_with_examples(call, name):
+    code, text, _ = call(name, "--help")
+    assert code == 0
+    assert f"snapvideo dataset {name}" in text.splitlines()[0]
+    for key in ACTIONS[name].keys:
+        assert f"\n  --{key.rstrip('_').replace('_', '-')} " in text
+    for example in ACTIONS[name].examples:
+        assert f"snapvideo {example}" in text
+
+
+def test_a_flag_of_another_action_is_refused_by_name(call, local):
+    code, _, text = call("show", "--root", local.root, "--shard-mib", "3")
+    assert code == 2
+    assert "does not read --shard-mib; it reads --root, --json" in text
+
+
+def test_a_mistyped_action_is_named_with_the_nearest(call):
+    code, _, text = call("vacum")
+    assert code == 2
+    assert "unknown action 'vacum'; did you mean 'vacuum'?" in text
+
+
+def test_words_too_many_are_refused(call, local):
+    code, _, text = call("diff", "first", "--root", local.root)
+    assert code == 2
+    assert "snapvideo dataset diff A B" in text
+
+
+@pytest.mark.parametrize("words", [["show"], ["history"], ["verify"], ["diff", "first", "now"]])
+def test_the_same_facts_come_as_json(call, corpus, words):
+    code, text, _ = call(*words, "--root", corpus.root, "--json")
+    assert code == 0
+    assert json.loads(text)["root"] == corpus.root
+
+
+def test_a_root_without_a_dataset_is_refused(call, tmp_path):
+    code, _, text = call("show", "--root", str(tmp_path / "nothing"))
+    assert code == 1
+    assert "no dataset lies here" in text
+
+
+def test_faults_give_exit_code_1(call, local):
+    local.append("captions", [{"clip_id": "nobody", "caption_id": "c", "text": "t"}])
+    code, text, _ = call("verify", "--root", local.root)
+    assert code == 1
+    assert "unknown_clip: 1" in text
