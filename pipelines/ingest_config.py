@@ -43,7 +43,7 @@ class AcceptSettings(Settings):
     frame; `packets` reads every packet and decodes keyframes `sample_s` apart. Packets tell what
     is cut off, empty or out of order, not what is damaged inside a frame; and shots begin at
     keyframes only."""
-    sample_s: NonNegativeFloat = 2.0
+    sample_s: NonNegativeFloat = 5.0
     """Least time between keyframes that are decoded with `packets`, seconds."""
     hdr: Literal["refuse", "tonemap"] = "refuse"
     """What becomes of PQ and HLG video; mapped to the usual range it is encoded again."""

@@ -9,31 +9,51 @@ from infra.video import header_of, opened
 from pipelines.steps.changes import CHANGE, COLOUR, Rows, measured
 from pipelines.steps.found import Scan, Span
 from pipelines.steps.packets import Tally, alone, shown_packets
+from pipelines.steps.remux import Copy
 
 
-def clip_scan(data: bytes, source: Scan, span: Span, limits: Limits) -> Scan:
-    """Return what a clip holds, on its own clock.
-
-    Its packets are counted and its first frame is decoded; its pixels were seen in the source.
+def encoded_scan(data: bytes, source: Scan, span: Span, limits: Limits) -> Scan:
+    """Return what an encoded clip holds, on its own clock, by its packets and its first frame.
 
     Raises:
         VideoError: It does not hold the span's frames.
     """
-    tally, header = Tally(), None
-    with opened(data, limits) as (container, stream):
+    tally = Tally()
+    with opened(data, limits, by_header=True) as (container, stream):
         for packet in shown_packets(container, stream):
             assert packet.pts is not None
             tally.add(packet.pts, packet.duration or 0, is_key=packet.is_keyframe)
-            if header is None:
-                for frame in alone(stream, packet)[:1]:
-                    header = header_of(container, stream, frame)
-    wanted = span.end - span.start
-    if header is None or len(tally.pts) != wanted:
-        raise VideoError("miscut", f"{len(tally.pts)} frames of {wanted}")
-    return _joined(sorted(tally.pts), tally, header, source, span)
+    return _joined(tally, first_header(data, limits), source, span)
 
 
-def _joined(times: list[int], tally: Tally, header: Header, source: Scan, span: Span) -> Scan:
+def copied_scan(copy: Copy, source: Scan, span: Span, header: Header) -> Scan:
+    """Return what a remuxed clip holds, on its own clock.
+
+    Args:
+        copy: The clip.
+        source: What was seen of its pixels.
+        span: Which frames it is to hold.
+        header: Its own, or that of another clip copied from the same source.
+
+    Raises:
+        VideoError: It does not hold the span's frames.
+    """
+    return _joined(copy.tally, replace(header, time_base=copy.clock), source, span)
+
+
+def first_header(data: bytes, limits: Limits) -> Header:
+    """Return the header of a clip by its first frame, decoded alone."""
+    with opened(data, limits, by_header=True) as (container, stream):
+        for packet in shown_packets(container, stream):
+            for frame in alone(stream, packet)[:1]:
+                return header_of(container, stream, frame)
+    raise VideoError("no_frames", "no frame could be decoded")
+
+
+def _joined(tally: Tally, header: Header, source: Scan, span: Span) -> Scan:
+    times, wanted = sorted(tally.pts), span.end - span.start
+    if len(times) != wanted or tally.keyframes[:1] != times[:1]:
+        raise VideoError("miscut", f"{len(times)} frames of {wanted}, or no keyframe first")
     index = {pts: at for at, pts in enumerate(times)}
     length_s = source.seconds(source.stop(span) - source.pts[span.start])
     thumbs, frames = _thumbs(source, span)

@@ -15,13 +15,13 @@ import av
 import av.error
 
 from infra.plain import Plain
-from infra.stills import Crop, Limits, VideoError
+from infra.stills import Crop, Header, Limits, VideoError
 from infra.video import decoded, opened
 from pipelines.ingest_config import CutSettings
-from pipelines.steps.clip import clip_scan
+from pipelines.steps.clip import copied_scan, encoded_scan, first_header
 from pipelines.steps.encode import encode
 from pipelines.steps.found import Scan, Span
-from pipelines.steps.remux import remux
+from pipelines.steps.remux import Copy, remux
 
 _REMUXED = ("h264", "hevc", "vp9", "av1", "mpeg4")  # what MP4 holds and browsers know
 
@@ -58,11 +58,15 @@ def cut(
     rest = [span for span in spans if span not in set(copied)]
     copies = remux(data, source, copied, limits)
     encoded = _transcode(data, source, rest, settings, limits)
+    like: Header | None = None
     for span in spans:
         if span not in copied:
             yield next(encoded)
-        else:
-            yield _copied(span, next(copies), data, source, settings, limits)
+            continue
+        clip = _copied(span, next(copies), source, settings, limits, like)
+        if clip and source.validated_by == "packets":
+            like = clip.found.header  # what was right for one clip of a source is for all
+        yield clip or next(_transcode(data, source, [span], settings, limits))
 
 
 def _stays(source: Scan, spans: list[Span], settings: CutSettings) -> bool:
@@ -85,21 +89,23 @@ def _between_keyframes(span: Span, source: Scan, settings: CutSettings) -> bool:
 
 def _copied(
     span: Span,
-    data: bytes | None,
-    original: bytes | Path,
+    copy: Copy | None,
     source: Scan,
     settings: CutSettings,
     limits: Limits,
-) -> CutClip:
-    """Return a remuxed clip if it shows the span's frames; else the span encoded."""
-    if data is not None:
-        try:
-            found = clip_scan(data, source, span, limits)
-        except (VideoError, av.error.FFmpegError):
-            found = None  # the container cannot hold it; encoding can
-        if found and found.header.rotation == source.header.rotation:
-            return CutClip(span, "remux", data, found, _box(source, settings))
-    return next(_transcode(original, source, [span], settings, limits))
+    like: Header | None,
+) -> CutClip | None:
+    """Return a remuxed clip if it shows the span's frames."""
+    if copy is None:
+        return None
+    try:
+        header = like or first_header(copy.data, limits)
+        found = copied_scan(copy, source, span, header)
+    except (VideoError, av.error.FFmpegError):
+        return None  # the container cannot hold it; encoding can
+    if found.header.rotation != source.header.rotation:
+        return None
+    return CutClip(span, "remux", copy.data, found, _box(source, settings))
 
 
 def _box(source: Scan, settings: CutSettings) -> Crop:
@@ -107,7 +113,7 @@ def _box(source: Scan, settings: CutSettings) -> Crop:
 
 
 def _encoded(span: Span, data: bytes, source: Scan, limits: Limits) -> CutClip:
-    found = clip_scan(data, source, span, limits)
+    found = encoded_scan(data, source, span, limits)
     return CutClip(span, "transcode", data, found, found.whole)
 
 

@@ -21,7 +21,7 @@ from pipelines.ingest_config import AcceptSettings
 from pipelines.steps.bars import Bars
 from pipelines.steps.changes import measured
 from pipelines.steps.found import Scan
-from pipelines.steps.watch import Thumbs, check_end, check_policy, check_times, tags_of
+from pipelines.steps.watch import Thumbs, check_end, check_policy, check_times, tags_of, whole_or
 
 _CODECS = ("h264", "hevc", "vp9", "av1")  # a packet is a frame, a keyframe's flag is true
 
@@ -58,7 +58,7 @@ class _Looks:
     header: Header | None = None
     thumbs: list[Frames] = field(default_factory=list)
     pts: list[int] = field(default_factory=list)
-    bars: Bars = field(default_factory=Bars)
+    bars: Bars | None = None
     shrink: Thumbs = field(default_factory=Thumbs)
 
     def add(self, frame: av.VideoFrame, header: Header, pts: int) -> None:
@@ -71,20 +71,22 @@ class _Looks:
         ):
             raise VideoError("size_changes", f"to {frame.width} x {frame.height} px")
         self.header = self.header or header
-        self.bars.add(frame, header.sar)
+        if self.bars:
+            self.bars.add(frame, header.sar)
         self.thumbs.append(self.shrink(frame))
         self.pts.append(pts)
 
 
-def scan_packets(data: bytes | Path, accept: AcceptSettings) -> Scan:
+def scan_packets(data: bytes | Path, accept: AcceptSettings, *, find_bars: bool) -> Scan:
     """Return what a video holds by its packets.
 
     Raises:
         VideoError: It is cut off, damaged where that shows, or beyond the limits.
         NotByPacketsError: Its frames have to be decoded.
     """
-    limits, tally, looks = accept.limits(), Tally(), _Looks()
-    with opened(data, limits) as (container, stream):
+    limits, tally = accept.limits(), Tally()
+    looks = _Looks(bars=Bars() if find_bars else None)
+    with opened(data, limits, by_header=True) as (container, stream):
         if stream.codec_context.codec.canonical_name not in _CODECS or not stream.time_base:
             raise NotByPacketsError
         gap = accept.sample_s / float(stream.time_base)
@@ -161,7 +163,7 @@ def _result(
         thumbs=thumbs,
         thumb_frames=[index[pts] for pts in looks.pts],
         changes=measured(thumbs),
-        bars=looks.bars.box(),
+        bars=whole_or(looks.bars, header),
         tags=tags,
         validated_by="packets",
     )

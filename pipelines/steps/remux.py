@@ -2,6 +2,8 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -11,6 +13,17 @@ import av.error
 from infra.stills import Limits
 from infra.video import opened
 from pipelines.steps.found import Scan, Span
+from pipelines.steps.packets import Tally
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A file that packets were copied into."""
+
+    data: bytes
+    tally: Tally
+    """Its packets, on its own clock."""
+    clock: Fraction
 
 
 class _File:
@@ -22,29 +35,34 @@ class _File:
         self._out = av.open(self._memory, mode="w", format="mp4", container_options=options)
         self._stream = self._out.add_stream_from_template(template)
         self._failed = False
+        self._tally, self._from = Tally(), Fraction(template.time_base or 1)
 
     def add(self, packet: "av.Packet[av.VideoStream]") -> None:
         if self._failed or packet.pts is None or packet.dts is None:
             self._failed = True
             return
         packet.pts, packet.dts = packet.pts - self._start, packet.dts - self._start
+        shown, is_key = packet.pts, packet.is_keyframe
         packet.stream = self._stream
         try:
             self._out.mux(packet)
+            clock = self._stream.time_base or self._from  # known once the header is written
+            self._tally.add(round(shown * self._from / clock), 0, is_key=is_key)
         except (av.error.FFmpegError, ValueError):
             self._failed = True  # MP4 does not hold it as it is; encoding will
 
-    def finish(self) -> bytes | None:
+    def finish(self) -> Copy | None:
         try:
             self._out.close()
         except av.error.FFmpegError:
             self._failed = True
-        return None if self._failed else self._memory.getvalue()
+        clock = Fraction(self._stream.time_base or 1)
+        return None if self._failed else Copy(self._memory.getvalue(), self._tally, clock)
 
 
 def remux(
     data: bytes | Path, source: Scan, spans: list[Span], limits: Limits
-) -> Iterator[bytes | None]:
+) -> Iterator[Copy | None]:
     """Yield an MP4 file for each span; None where its packets cannot be copied.
 
     Args:
@@ -60,7 +78,7 @@ def remux(
         for span in spans
     ]
     at, file = 0, None
-    with opened(data, limits) as (container, stream):
+    with opened(data, limits, by_header=True) as (container, stream):
         for packet in container.demux(stream):
             if packet.pts is None or packet.is_discard or packet.pts < edges[at][0]:
                 continue

@@ -36,7 +36,7 @@ def scan(data: bytes | Path, accept: AcceptSettings, cutting: CutSettings | None
         return _scan_image(data, accept)
     if cutting and cutting.encode == "auto" and accept.validate_by == "packets":
         try:
-            return scan_packets(data, accept)
+            return scan_packets(data, accept, find_bars=cutting.crop_bars)
         except NotByPacketsError:
             return _scan_frames(data, accept, cutting)
     try:
