@@ -136,7 +136,10 @@ def _join(settings: ClusterSettings) -> str:
         if ray.is_initialized():
             return ""
         context = ray.init(
-            address=address, log_to_driver=settings.worker_logs, configure_logging=False
+            address=address,
+            log_to_driver=settings.worker_logs,
+            configure_logging=False,
+            runtime_env={"env_vars": _worker_environment()},
         )
     except (ConnectionError, OSError, RuntimeError, ValueError) as fault:
         raise ServiceError(

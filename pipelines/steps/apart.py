@@ -3,7 +3,7 @@
 FFmpeg is C code that meets hostile input: it can crash, or loop where Python cannot interrupt
 it. Sources go to a Ray task of their own that answers one by one; one that takes too long gets the
 process killed, and a fresh process goes on with the next. A process that dies may have been killed
-from outside, so the source it was busy with is tried once more before the death is laid to it.
+from outside, so the source it was busy with is tried again before the death is laid to it.
 """
 
 import logging
@@ -15,7 +15,7 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from infra.errors import SnapvideoError
+from infra.errors import ServiceError, SnapvideoError
 from pipelines.steps.source import Found, Outcome, Planned, Refusal
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 Answers = Callable[[Sequence[Planned]], Iterator[Found]]
 
 _AHEAD = 4  # answers that may wait to be fetched; bounds the bytes in the object store
-_TRIES = 2  # processes that a source may take down before it is refused
+_TRIES = 3  # processes that a source may take down before it is refused
+_STARTS = 20  # processes in a row that may die before they have begun
 _DEATHS = (
     ray.exceptions.WorkerCrashedError,
     ray.exceptions.OutOfMemoryError,
@@ -56,9 +57,9 @@ def examine_apart(planned: Sequence[Planned], work: Answers, limits: Limits) -> 
     """
     done = deaths = 0
     while done < len(planned):
-        before = done
+        stream, before = _begun(planned[done:], work, limits), done
         try:
-            for found in _one_process(planned[done:], work, limits):
+            for found in _answered(stream, planned[done:], limits.timeout_s):
                 done += isinstance(found, Outcome)
                 yield found
             deaths = 0
@@ -70,21 +71,39 @@ def examine_apart(planned: Sequence[Planned], work: Answers, limits: Limits) -> 
                 done, deaths = done + 1, 0
 
 
-def _one_process(planned: Sequence[Planned], work: Answers, limits: Limits) -> Iterator[Found]:
-    """Yield answers until the sources are done or one has taken too long or raised."""
+def _begun(planned: Sequence[Planned], work: Answers, limits: Limits) -> Any:  # noqa: ANN401 - a Ray stream
+    """Return the answers of a process that has begun, however long it had to wait for a slot.
+
+    Raises:
+        ServiceError: Process after process dies before it can begin.
+    """
     remote: Any = ray.remote(num_cpus=limits.cpus, max_retries=0)(_answers)
     options = {"_generator_backpressure_num_objects": _AHEAD, "memory": limits.memory_mib << 20}
-    stream = remote.options(**options).remote(work, planned)
-    ray.get(next(stream))  # however long it takes until a slot is free
+    for _ in range(_STARTS):
+        stream = remote.options(**options).remote(work, planned)
+        try:
+            ray.get(next(stream))
+        except _DEATHS as fault:
+            log.warning("decoding process died before it began fault=%r", fault)
+        else:
+            return stream
+    raise ServiceError(
+        f"{_STARTS} decoding processes in a row died before they began; look into Ray's session "
+        "folder for what they wrote last, and at the memory of the node"
+    )
+
+
+def _answered(stream: Any, planned: Sequence[Planned], timeout_s: float) -> Iterator[Found]:  # noqa: ANN401 - a Ray stream
+    """Yield answers until the sources are done or one has taken too long or raised."""
     for one in planned:
-        deadline_s = time.monotonic() + limits.timeout_s
+        deadline_s = time.monotonic() + timeout_s
         closed = False
         while not closed:
             try:
                 found = _next(stream, deadline_s)
             except TimeoutError:
                 ray.cancel(stream, force=True)
-                message = f"no result within {limits.timeout_s:.0f} s; process killed"
+                message = f"no result within {timeout_s:.0f} s; process killed"
                 yield _refused(one, "timeout", message)
                 return
             except ray.exceptions.RayTaskError as fault:
