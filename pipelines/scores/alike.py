@@ -8,7 +8,7 @@ is a handful of joins. Vectors: exact search by blocks that fit into the memory 
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import duckdb
 import faiss
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from infra.errors import ConfigError
 from pipelines.scores.clusters import row
 from pipelines.scores.config import DoubleSettings
 from pipelines.scores.doubles import Method
@@ -28,6 +29,28 @@ _QUERIES = 256
 _ROUNDING = 1e-6
 
 Vectors = npt.NDArray[np.float32]
+
+
+def methods(settings: DoubleSettings, versions: Mapping[str, str]) -> list[Method]:
+    """Return the comparisons that the settings ask for.
+
+    Args:
+        settings: Which.
+        versions: Scorer to version, where vectors of a model are compared.
+
+    Raises:
+        ConfigError: There is no such scorer.
+    """
+    found = [by_phash(settings)] if settings.phash else []
+    if settings.vectors:
+        if settings.vectors not in versions or settings.vectors in VERSIONS:
+            known = sorted(set(versions) - set(VERSIONS)) or "none is set up"
+            raise ConfigError(
+                f"filter.doubles.vectors: no scorer {settings.vectors!r}; scores.models has "
+                f"{known}; name one with how: vectors"
+            )
+        found.append(by_vectors(settings, versions[settings.vectors]))
+    return found
 
 
 def by_phash(settings: DoubleSettings) -> Method:

@@ -32,6 +32,8 @@ class ModelScorer(Settings):
     """Commit of the hub repository; pin one in earnest. Unused for a folder."""
     head: str = ""
     """Safetensors file with the head's weights: matrices [out, in] and biases, in order."""
+    activation: Literal["none", "relu", "gelu"] = "none"
+    """What stands between the head's matrices."""
     prompts: tuple[str, ...] = ()
     """What a high score means, in words."""
     against: tuple[str, ...] = ()
@@ -40,6 +42,8 @@ class ModelScorer(Settings):
     """Label of the classifier whose probability is the score."""
     num_frames: PositiveInt = 3
     """Frames of a video that are looked at, evenly spaced in time."""
+    max_side_px: PositiveInt = 640
+    """Longer side of a frame before the model's own resizing, pixels; larger ones are shrunk."""
     over_frames: Literal["mean", "most", "least"] = "mean"
     """How frames make one score: what must not appear at all wants `most`."""
 

@@ -66,7 +66,9 @@ class Doubles:
     num_fresh: int
     """Those that were looked up now."""
     num_found: int
-    """Rows that were added to `duplicates`."""
+    """Doubles that were found now."""
+    num_doubles: int
+    """Doubles among the compared, found now or before."""
     seconds: float
 
 
@@ -90,7 +92,7 @@ def search(dataset: Dataset, selection: Selection, method: Method, run_id: str) 
             version = f"{stem}.{generation + 1}"
             log.info("doubles: clips that stayed are gone, all are compared anew %s", version)
             _load(db, dataset, scope, method, version)
-        num_compared, num_fresh = _count(db)
+        num_compared, num_fresh, num_before = _count(db)
         num_found = 0
         if num_fresh:
             _group(db, method)
@@ -100,7 +102,7 @@ def search(dataset: Dataset, selection: Selection, method: Method, run_id: str) 
         "doubles method=%s version=%s compared=%d fresh=%d found=%d seconds=%.1f",
         *(method.name, version, num_compared, num_fresh, num_found, seconds),
     )
-    return Doubles(version, num_compared, num_fresh, num_found, seconds)
+    return Doubles(version, num_compared, num_fresh, num_found, num_before + num_found, seconds)
 
 
 def _stem(scope: Selection, method: Method) -> str:
@@ -156,9 +158,12 @@ def _lost(db: duckdb.DuckDBPyConnection) -> bool:
     return bool(found)
 
 
-def _count(db: duckdb.DuckDBPyConnection) -> tuple[int, int]:
-    compared, fresh = row(db, "SELECT count(*), count(*) FILTER (WHERE fresh) FROM members")
-    return int(compared), int(fresh)
+def _count(db: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:
+    """Return how many are compared, how many of them are fresh, and how many are known doubles."""
+    compared, fresh, doubles = row(
+        db, "SELECT count(*), count(*) FILTER (WHERE fresh), count(of_clip_id) FROM members"
+    )
+    return int(compared), int(fresh), int(doubles)
 
 
 def _group(db: duckdb.DuckDBPyConnection, method: Method) -> None:
