@@ -69,6 +69,7 @@ def start(settings: ClusterSettings) -> str:
         return ""
     with _our_sigterm():
         context = ray.init(
+            address="local",  # else one that happens to run on this machine would be joined
             num_cpus=settings.num_cpus or max(4, psutil.cpu_count() or 1),
             num_gpus=settings.num_gpus,
             object_store_memory=settings.object_store_mib * 2**20,
