@@ -8,7 +8,7 @@ corpus fits into memory: then clips are decoded once. The pixels are the same ei
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,6 @@ from infra import excerpt
 from infra.errors import DataError
 from infra.excerpt import View
 from infra.stills import Frames
-from infra.store.fetch import Fetcher
 from train.config import ReaderSettings
 
 Row = Mapping[str, Any]
@@ -55,21 +54,28 @@ class _Decoded:
     source_hw: tuple[int, int]
 
 
+class Media(Protocol):
+    """Gives the encoded bytes of a clip."""
+
+    def get(self, row: Row) -> bytes:
+        """Return the bytes of the clip that a row of the release describes."""
+
+
 class Decoder:
     """Turns rows of a release into frames."""
 
     def __init__(
-        self, fetcher: Fetcher, settings: ReaderSettings, geometry: Geometry, keeps: bool
+        self, media: Media, settings: ReaderSettings, geometry: Geometry, keeps: bool
     ) -> None:
         """Decode nothing yet.
 
         Args:
-            fetcher: Gives the bytes of clips.
+            media: Where the bytes of clips come from.
             settings: Framerates, the kind of crop and the memory for decoded clips.
             geometry: The size of what is shown.
             keeps: Decode whole clips and keep them; for corpora that fit.
         """
-        self._fetcher, self._settings, self._geometry = fetcher, settings, geometry
+        self._media, self._settings, self._geometry = media, settings, geometry
         self._keeps = keeps
         self._kept: OrderedDict[str, _Decoded] = OrderedDict()
         self._kept_bytes = 0
@@ -94,7 +100,7 @@ class Decoder:
             found = self._whole(row)
             chosen, fps = self._in_time(found.times_s, random)
             return Shown(self._cut(found.frames[chosen], random), fps, found.source_hw)
-        with excerpt.opened(self._fetcher.get(row), self._view(row)) as film:
+        with excerpt.opened(self._media.get(row), self._view(row)) as film:
             chosen, fps = self._in_time(film.times_s, random)
             frames = film.frames(chosen)
             return Shown(self._cut(frames, random), fps, film.shown_hw)
@@ -126,7 +132,7 @@ class Decoder:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        data = self._fetcher.get(row)
+        data = self._media.get(row)
         if row["kind"] == "image":
             pixels, source_hw = excerpt.still(data, self._view(row))
             found = _Decoded(pixels[None], np.zeros(1), source_hw)

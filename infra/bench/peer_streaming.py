@@ -58,7 +58,7 @@ class Clips(StreamingDataset):  # type: ignore[misc]  # its class has no types h
 
     def __init__(self, local: Path) -> None:
         super().__init__(local=str(local), shuffle=True, shuffle_seed=0, batch_size=BATCH)
-        self._decoder = Decoder(Given(), settings(0 + BATCH).reader, SHOWN, keeps=False)
+        self._decoder = Decoder(Given(), settings(BATCH).reader, SHOWN, keeps=False)
 
     def __getitem__(self, number: int) -> Any:  # noqa: ANN401 - frames
         row = super().__getitem__(number) | {"kind": "video", "crop": None}
@@ -82,7 +82,7 @@ def write(folder: Path, out: Path) -> None:
 def read(out: Path) -> Rate:
     """Read one epoch."""
     window = Window()
-    loader = torch.utils.data.DataLoader(
+    loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
         Clips(out), batch_size=BATCH, num_workers=PROCESSES, collate_fn=collated
     )
     batches = len(loader)
