@@ -98,6 +98,10 @@ def open_table(root: str, table: TableName, version: int | None = None) -> delta
     except deltalake.exceptions.TableNotFoundError:
         if not _has_data(uri):
             raise
+    except DataError:
+        if version is not None:
+            _check_version(open_table(root, table), uri, version)
+        raise
     with _lost_log(uri), faults(uri):  # it may have been laid just now by somebody else
         return deltalake.DeltaTable(uri, version=version, storage_options=options)
 
@@ -246,6 +250,14 @@ def _opened_or_laid(root: str, table: TableName) -> deltalake.DeltaTable:
         except deltalake.exceptions.TableNotFoundError:
             raise storage.explain(uri, fault) from fault
     return open_table(root, table)
+
+
+def _check_version(newest: deltalake.DeltaTable, uri: str, version: int) -> None:
+    if version > newest.version():
+        raise DataError(
+            f"{uri}: version {version} is asked for, the newest is {newest.version()}; check the "
+            "version, or whether the table was replaced"
+        )
 
 
 def _has_data(uri: str) -> bool:

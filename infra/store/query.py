@@ -127,5 +127,13 @@ def _faults(root: str, memory_mib: int, scratch: str) -> Iterator[None]:
             f"{root}: a query needs more than {memory_mib} MiB, or more disk than {scratch} has "
             f"({fault}); set TMPDIR to a disk with more space"
         ) from fault
-    except (duckdb.IOException, OSError) as fault:
+    except (duckdb.IOException, duckdb.InvalidInputException, OSError) as fault:
+        told = str(fault)
+        if isinstance(fault, duckdb.InvalidInputException) and "registered as" not in told:
+            raise  # the query itself is wrong: our fault
+        if "No such file" in told or "does not exist" in told:
+            raise DataError(
+                f"{root}: a data file that a table names is gone ({told}); restore it, or read a "
+                "newer version"
+            ) from fault
         raise storage.explain(root, fault) from fault
