@@ -72,7 +72,7 @@ def matmul(device: torch.device, kind: torch.dtype, side: int) -> tuple[Case, in
 
 def machine(device: torch.device) -> str:
     """Return processor or accelerator, threads and versions, for the line above a table."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return f"{name}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}"
 
 
@@ -99,7 +99,8 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the processor and how many cores it has."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
