@@ -11,6 +11,7 @@ from pipelines.datasets.actions import ACTIONS
 @pytest.fixture
 def call(capsys):
     def called(*words):
+        capsys.readouterr()  # what the S3 server said when it was started
         try:
             code = cli.main(["dataset", *words])
         except SystemExit as stop:

@@ -75,7 +75,7 @@ def test_added_clips_and_changed_captions_are_told(corpus):
 
 
 def test_a_source_that_is_cut_anew_is_told_apart_from_a_new_one(local):
-    first = release.load(local.root, "first").clips().to_pylist()[0]
+    first = local.read("clips").to_pylist()[0]
     local.append("clips", [first | {"clip_id": "cut-otherwise", "transform_id": "u"}])
     local.append("captions", [caption("cut-otherwise", "the same source")])
     release.create(local, "second", Selection(transform_id="u"))
