@@ -145,12 +145,13 @@ def opened(
     reason = "unreadable"
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
     if by_header and (start[4:8] == b"ftyp" or start.startswith(_EBML)):
-        options |= {"probesize": "32", "analyzeduration": "0"}
+        options |= {"probesize": "32", "analyzeduration": "0", "skip_frame": "all"}
     try:
         with av.open(file, mode="r", options=options, metadata_errors="replace") as container:
             stream = _best_stream(container)
             _check_stream(container, stream, bounds)
             stream.codec_context.thread_count = 1
+            stream.codec_context.skip_frame = "DEFAULT"
             stream.codec_context.options = {"max_pixels": str(bounds.max_frame_px)}
             reason = "corrupt"
             yield container, stream

@@ -54,8 +54,10 @@ class Changes:
 def measured(thumbs: Frames) -> Rows:
     """Return a row for each of the frames [T,h,w,3]; the first has no frame before it."""
     rows = np.zeros((len(thumbs), 5), np.float32)
-    rows[:, LIGHT] = thumbs.mean(axis=(1, 2, 3))
     rows[:, AHEAD:] = 1.0
+    if not len(thumbs):
+        return rows
+    rows[:, LIGHT] = thumbs.mean(axis=(1, 2, 3))
     if len(thumbs) < 2:
         return rows
     rows[1:, CHANGE] = _apart(thumbs[1:], thumbs[:-1])

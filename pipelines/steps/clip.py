@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import av
 import numpy as np
 
 from infra.stills import Frames, Header, Limits, VideoError
@@ -10,6 +11,9 @@ from pipelines.steps.changes import CHANGE, COLOUR, Rows, measured
 from pipelines.steps.found import Scan, Span
 from pipelines.steps.packets import Tally, alone, shown_packets
 from pipelines.steps.remux import Copy
+from pipelines.steps.watch import Thumbs
+
+_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's name of the format
 
 
 def encoded_scan(data: bytes, source: Scan, span: Span, limits: Limits) -> Scan:
@@ -23,30 +27,37 @@ def encoded_scan(data: bytes, source: Scan, span: Span, limits: Limits) -> Scan:
         for packet in shown_packets(container, stream):
             assert packet.pts is not None
             tally.add(packet.pts, packet.duration or 0, is_key=packet.is_keyframe)
-    return _joined(tally, first_header(data, limits), source, span)
+    return _joined(tally, _first(data, limits)[1], source, span)
 
 
-def copied_scan(copy: Copy, source: Scan, span: Span, header: Header) -> Scan:
+def copied_scan(copy: Copy, source: Scan, span: Span, limits: Limits) -> Scan:
     """Return what a remuxed clip holds, on its own clock.
 
-    Args:
-        copy: The clip.
-        source: What was seen of its pixels.
-        span: Which frames it is to hold.
-        header: Its own, or that of another clip copied from the same source.
+    Its first frame is decoded where the source's frames were, or where no keyframe of it was.
 
     Raises:
         VideoError: It does not hold the span's frames.
     """
-    return _joined(copy.tally, replace(header, time_base=copy.clock), source, span)
+    header = replace(source.header, container=_MP4, has_audio=False, time_base=copy.clock)
+    found = _joined(copy.tally, header, source, span)
+    if source.validated_by == "packets" and found.thumb_frames:
+        return found
+    frame, header = _first(copy.data, limits)
+    if header.rotation != source.header.rotation:
+        raise VideoError("miscut", "the copy lost its rotation")
+    found = replace(found, header=replace(header, fps=found.header.fps))
+    if found.thumb_frames:
+        return found
+    thumbs = Thumbs()(frame)[None]
+    return replace(found, thumbs=thumbs, thumb_frames=[0], changes=measured(thumbs))
 
 
-def first_header(data: bytes, limits: Limits) -> Header:
-    """Return the header of a clip by its first frame, decoded alone."""
+def _first(data: bytes, limits: Limits) -> tuple[av.VideoFrame, Header]:
+    """Return the first frame of a clip, decoded alone, and its header."""
     with opened(data, limits, by_header=True) as (container, stream):
         for packet in shown_packets(container, stream):
             for frame in alone(stream, packet)[:1]:
-                return header_of(container, stream, frame)
+                return frame, header_of(container, stream, frame)
     raise VideoError("no_frames", "no frame could be decoded")
 
 
@@ -74,18 +85,15 @@ def _joined(tally: Tally, header: Header, source: Scan, span: Span) -> Scan:
 
 
 def _thumbs(source: Scan, span: Span) -> tuple[Frames, list[int]]:
-    """Return the thumbnails of a span's frames, or the last one before it, and their frames."""
+    """Return the thumbnails of a span's frames, and which frames those are."""
     low = int(np.searchsorted(source.thumb_frames, span.start))
     high = int(np.searchsorted(source.thumb_frames, span.end))
-    if low == high:
-        before = max(0, low - 1)
-        return source.thumbs[before : before + 1], [0]
     return source.thumbs[low:high], [at - span.start for at in source.thumb_frames[low:high]]
 
 
 def _changes(source: Scan, span: Span, thumbs: Frames) -> Rows:
     if source.validated_by == "packets":
-        return measured(thumbs)
+        return measured(thumbs)  # between keyframes
     rows = source.changes[span.start : span.end].copy()
     rows[0, [CHANGE, COLOUR]] = 0.0  # nothing comes before a clip's first frame
     return rows

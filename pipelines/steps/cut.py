@@ -15,10 +15,10 @@ import av
 import av.error
 
 from infra.plain import Plain
-from infra.stills import Crop, Header, Limits, VideoError
+from infra.stills import Crop, Limits, VideoError
 from infra.video import decoded, opened
 from pipelines.ingest_config import CutSettings
-from pipelines.steps.clip import copied_scan, encoded_scan, first_header
+from pipelines.steps.clip import copied_scan, encoded_scan
 from pipelines.steps.encode import encode
 from pipelines.steps.found import Scan, Span
 from pipelines.steps.remux import Copy, remux
@@ -58,14 +58,11 @@ def cut(
     rest = [span for span in spans if span not in set(copied)]
     copies = remux(data, source, copied, limits)
     encoded = _transcode(data, source, rest, settings, limits)
-    like: Header | None = None
     for span in spans:
         if span not in copied:
             yield next(encoded)
             continue
-        clip = _copied(span, next(copies), source, settings, limits, like)
-        if clip and source.validated_by == "packets":
-            like = clip.found.header  # what was right for one clip of a source is for all
+        clip = _copied(span, next(copies), source, settings, limits)
         yield clip or next(_transcode(data, source, [span], settings, limits))
 
 
@@ -93,18 +90,14 @@ def _copied(
     source: Scan,
     settings: CutSettings,
     limits: Limits,
-    like: Header | None,
 ) -> CutClip | None:
     """Return a remuxed clip if it shows the span's frames."""
     if copy is None:
         return None
     try:
-        header = like or first_header(copy.data, limits)
-        found = copied_scan(copy, source, span, header)
+        found = copied_scan(copy, source, span, limits)
     except (VideoError, av.error.FFmpegError):
         return None  # the container cannot hold it; encoding can
-    if found.header.rotation != source.header.rotation:
-        return None
     return CutClip(span, "remux", copy.data, found, _box(source, settings))
 
 
