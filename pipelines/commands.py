@@ -101,11 +101,13 @@ def serve(config: RunConfig, operands: Sequence[str]) -> int:
 def dataset(config: RunConfig, operands: Sequence[str]) -> int:
     """Look at the run's dataset, or the one named; check it, pin it, tidy it, hand it on."""
     from pipelines.datasets import actions
+    from pipelines.datasets.counting import counting
 
     action, *rest = operands or ["show"]
+    selection = counting(config.scores, config.filter, config.refresh.partitions)
     root = config.dataset.root or storage.join(config.workspace, "dataset")
     beside = config.workspace if not config.dataset.root else "."
-    asked = actions.Asked(root, config.dataset, tuple(rest), beside=beside)
+    asked = actions.Asked(root, config.dataset, tuple(rest), selection, beside)
     text, code = actions.run(asked, action)
     sys.stdout.write(text + "\n")
     return code

@@ -34,7 +34,7 @@ class Asked:
     settings: DatasetSettings
     operands: tuple[str, ...] = ()
     selection: Selection = field(default_factory=Selection)
-    """Which clips count where no release is named."""
+    """Which clips count where no release is named: by `--filter.*` and `--refresh.partitions`."""
     beside: str = ""
     """Folder for what is written without a name of its own."""
 
@@ -198,10 +198,13 @@ ACTIONS = {
     ),
     "release": Action(
         "NAME",
-        "Pin all captioned clips that count, under a name.",
+        "Pin all captioned clips that count (see --filter.*), under a name.",
         ("root", "json_"),
         _release,
-        ("dataset release 2026-11 --name demo",),
+        (
+            "dataset release 2026-11 --name demo",
+            "dataset release calm --filter.max-motion 0.2 --refresh.partitions 2026-11-01",
+        ),
         (0, 1),
     ),
     "vacuum": Action(
