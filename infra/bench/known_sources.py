@@ -59,7 +59,7 @@ def made_up(num_files: int) -> Iterator[SourceEntry]:
     """Yield entries as a listing of S3 would give them, sorted by name."""
     for n in range(num_files):
         part = f"day-{n // _PER_FOLDER:04}"
-        uri = f"{_ROOT}/{part}/camera-{n % 7}/clip-{n:08}.mp4"
+        uri = f"{_ROOT}/{part}/camera-{n % _PER_FOLDER // 1000}/clip-{n:08}.mp4"
         yield SourceEntry(uri, part, f"{1_000_000 + n} {n:032x}", uri, size_bytes=1_000_000 + n)
 
 

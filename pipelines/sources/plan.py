@@ -40,8 +40,10 @@ _UNTOUCHED = ("unchanged", "vanished")
 _MOST_TOLD = 50
 
 _EACH_ONCE = """(
-    SELECT DISTINCT ON (uri) * FROM listing ORDER BY uri, stamp, caption_stamp, partition
+    SELECT DISTINCT ON (uri) uri, partition, size_bytes, stamp, caption_stamp
+    FROM listing ORDER BY uri, stamp, caption_stamp, partition
 )"""
+_REPEATED = "SELECT uri FROM listing GROUP BY uri HAVING count(*) > 1"
 _DECIDE = """
 WITH joined AS (
     SELECT coalesce(l.uri, k.source_uri) AS uri,
@@ -84,9 +86,16 @@ FROM decided
 WHERE why <> 'of another source' AND (len($5) = 0 OR list_contains($5, partition))
 """
 _ROWS = """
-SELECT {columns}, d.why, d.known_id, d.attempts FROM {listed} l JOIN decided d ON l.uri = d.uri
-WHERE d.why <> 'vanished' ORDER BY l.partition, l.uri
+SELECT * FROM (
+    SELECT {once} {columns}, d.why, d.known_id, d.attempts
+    FROM listing l JOIN decided d ON l.uri = d.uri
+    WHERE d.why <> 'vanished' {order}
+) ORDER BY partition, uri
 """
+_ONCE = {
+    "once": "DISTINCT ON (l.uri)",
+    "order": "ORDER BY l.uri, l.stamp, l.caption_stamp, l.partition",
+}
 _VANISHED = "SELECT uri FROM decided WHERE why = 'vanished' ORDER BY uri"
 
 
@@ -164,14 +173,14 @@ def plan(
     """
     decided, vanished = out.with_suffix(".decided.parquet"), out.with_suffix(".vanished.parquet")
     words = (listing.source_root, settings_ids.transform_id, settings_ids.ingest_id, max_attempts)
-    listed = "listing" if listing.sorted_by_uri else _EACH_ONCE
     known = {"listing": listing.path}
-    sql = _DECIDE.format(listed=listed)
+    repeats = not listing.sorted_by_uri and _repeats(dataset, known)
+    sql = _DECIDE.format(listed=_EACH_ONCE if repeats else "listing")
     with query(dataset, sql, relations=known, parameters=(*words, list(partitions))) as rows:
         tallies = _write_decided(rows, decided)
     _check_partitions(partitions, listing, tallies)
     columns = ", ".join(f"l.{name}" for name in ENTRIES.names)
-    sql = _ROWS.format(columns=columns, listed=listed)
+    sql = _ROWS.format(columns=columns, **(_ONCE if repeats else {"once": "", "order": ""}))
     with query(dataset, sql, relations=known | {"decided": decided}) as rows:
         num_units = _write_units(rows, out, files_per_task)
     with query(dataset, _VANISHED, relations={"decided": decided}) as rows:
@@ -212,6 +221,19 @@ def _row(name: str, by_why: Mapping[Why, Tally]) -> str:
 def _line(name: str, cells: list[str], last: str) -> str:
     shown = "".join(letter if letter.isprintable() else "?" for letter in name)
     return f"{shown:<24.60} " + " ".join(f"{cell:>11}" for cell in [*cells, last])
+
+
+def _repeats(dataset: Dataset, relations: Mapping[str, Path]) -> bool:
+    """Return whether a listing names a source more than once; tell how many."""
+    with query(dataset, _REPEATED, relations=relations) as rows:
+        num = sum(len(batch) for batch in rows)
+    if num:
+        log.warning(
+            "named more than once, one row of each is used sources=%d; several captions go into "
+            "several columns, or a list",
+            num,
+        )
+    return num > 0
 
 
 def _write_decided(rows: pa.RecordBatchReader, path: Path) -> dict[str, dict[Why, Tally]]:
