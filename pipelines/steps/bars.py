@@ -20,7 +20,8 @@ from infra.video import displayed_size
 _SAMPLES = 24  # frames looked at, spread over the source
 _BLACK = 28  # of 255: compressed black reaches this
 _LIT = 60  # of 255: somewhere the picture must reach this
-_EDGE = 6.0  # levels by which the picture begins brighter than the bar
+_EDGE = 6.0  # levels by which the picture begins brighter than the bar, which varies less
+_BLEEDING = 2  # lines of a bar that compression mixes with the picture
 _MIN_SHARE = 0.02  # of the side: narrower bars are left alone
 _MIN_KEPT = 0.4  # of the side: what is left must be more
 _STRETCH_PX = 8  # pixels averaged along a line, so that single pixels of noise count little
@@ -101,9 +102,9 @@ def _edge(lines: int, means: Profile) -> int:
     """Return the number of lines of a bar, or 0 where no picture begins behind them."""
     if lines < max(2, _MIN_SHARE * len(means)):
         return 0
-    behind = means[lines + 1 : lines + 4]
-    step = float(behind.mean() - means[:lines].mean()) if len(behind) else 0.0
-    return lines if step >= _EDGE else 0
+    bar, behind = means[: max(1, lines - _BLEEDING)], means[lines + 1 : lines + 4]
+    step = float(behind.mean() - bar.mean()) if len(behind) else 0.0
+    return lines if step >= _EDGE and float(np.ptp(bar)) < _EDGE else 0
 
 
 def _brightest(pixels: npt.NDArray[np.float32]) -> Profile:
