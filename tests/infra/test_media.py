@@ -4,6 +4,8 @@ import subprocess
 import sys
 import textwrap
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from infra import storage
 from infra.errors import DataError
 from infra.store.dataset import Dataset
-from infra.store.media import read_media, write_shard
+from infra.store.media import ShardWriter, read_media, write_shard
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -89,3 +91,78 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
     assert "cannot be written" in done.stderr
     assert "free space" in done.stderr
     assert list((tmp_path / "media").iterdir()) == []
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    blobs=st.lists(st.binary(max_size=3000) | st.just(bytes(2_500_000)), max_size=8),
+    max_bytes=st.integers(1, 6000),
+)
+def test_clips_written_one_by_one_lie_where_their_rows_say(tmp_path, blobs, max_bytes):
+    dataset = Dataset.open(str(tmp_path / "data"), create=True)
+    with ShardWriter(dataset, max_bytes) as shards:
+        for index, blob in enumerate(blobs):
+            shards.add(f"clip{index}", blob)
+        refs = shards.finish()
+    for ref, blob in zip(refs, blobs, strict=True):
+        uri = dataset.uri(ref.media_file)
+        assert storage.read_range(uri, ref.media_offset, ref.media_length) == blob
+        assert read_media(dataset.root, ref.columns() | {"media_offset": 0}) == blob
+    for name in {ref.media_file for ref in refs}:
+        sizes = [ref.media_length for ref in refs if ref.media_file == name]
+        assert sum(sizes) <= max_bytes or len([size for size in sizes if size]) == 1
+        rows = [ref.media_row for ref in refs if ref.media_file == name]
+        assert rows == list(range(len(rows)))
+
+
+def test_a_full_shard_is_followed_by_another(dataset):
+    with ShardWriter(dataset, max_bytes=10) as shards:
+        for index in range(5):
+            shards.add(f"clip{index}", b"12345")
+        refs = shards.finish()
+    names = list(dict.fromkeys(ref.media_file for ref in refs))
+    assert [sum(ref.media_file == name for ref in refs) for name in names] == [2, 2, 1]
+    lie_there = sorted(info.uri for info in storage.list_files(dataset.uri("media")))
+    assert lie_there == sorted(dataset.uri(name) for name in names)
+    path = storage.read_bytes(dataset.uri(names[0]))
+    found = pq.read_table(pa.BufferReader(path)).to_pylist()
+    assert found == [{"clip_id": f"clip{index}", "media": b"12345"} for index in range(2)]
+
+
+def test_nothing_is_left_of_a_writer_that_did_not_finish(dataset):
+    with ShardWriter(dataset, max_bytes=10) as shards:
+        for index in range(5):
+            shards.add(f"clip{index}", b"12345")
+        assert list(storage.list_files(dataset.uri("media")))
+    assert list(storage.list_files(dataset.uri("media"))) == []
+
+
+def test_a_writer_without_clips_writes_nothing(dataset):
+    with ShardWriter(dataset, max_bytes=10) as shards:
+        assert shards.finish() == []
+    assert list(storage.list_files(dataset.uri("media"))) == []
+
+
+def test_a_shard_of_many_clips_needs_the_memory_of_one(tmp_path):
+    program = f"""
+        import resource
+        from infra.store.dataset import Dataset
+        from infra.store.media import ShardWriter
+        dataset = Dataset.open({str(tmp_path)!r}, create=True)
+        clip = bytes(4 << 20)
+        with ShardWriter(dataset, max_bytes=1 << 30) as shards:
+            shards.add("first", clip)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            for index in range(60):
+                shards.add(str(index), clip)
+            shards.finish()
+        grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        raise SystemExit(f"grown MiB: {{grown_kib >> 10}}")
+    """
+    words = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    said, _, grown_mib = done.stderr.partition("grown MiB: ")
+    assert said == ""
+    assert int(grown_mib) <= 24  # for 240 MiB of clips
