@@ -29,6 +29,7 @@ from pipelines.steps.rows import (
     clips_of,
     held_clips,
     is_refused,
+    loose_ends,
     newest_texts,
     owners,
     quarantine_rows,
@@ -69,6 +70,7 @@ class Ledger:
         """Prepare to commit into a dataset; `num_sources` is how many rows will come."""
         self._dataset, self._settings, self._stamp = dataset, settings, stamp
         self._keys = Keys(dataset, "clips", _SOURCE_KEY)
+        self._loose = loose_ends(dataset)
         self._num_sources = num_sources
         self._waiting: list[Row] = []
         self._num_done = self._num_clips = self._num_refused = self._num_told = 0
@@ -90,8 +92,8 @@ class Ledger:
     def add(self, rows: pa.Table) -> None:
         """Take the rows of a finished task; commit unless the last commit was a moment ago."""
         self._waiting += rows.to_pylist()
-        full = sum(len(row["clips"]) for row in self._waiting) >= self._settings.clips_per_commit
-        if full or time.monotonic() >= self._due_s:
+        num_rows = len(self._waiting) + sum(len(row["clips"]) for row in self._waiting)
+        if num_rows >= self._settings.clips_per_commit or time.monotonic() >= self._due_s:
             self.commit()
 
     def commit(self) -> None:
@@ -104,7 +106,7 @@ class Ledger:
         fresh = self._commit_clips(first)
         self._append("captions", self._captions(batch, first, fresh))
         self._append("scores", score_rows(first, fresh))
-        self._append("quarantine", quarantine_rows(batch, first, fresh))
+        self._append("quarantine", quarantine_rows(batch, first, fresh, self._loose))
         self._dataset.append("sources", [source_row(row) | self._known_by() for row in batch])
         self._count(batch)
         ended_s = time.monotonic()
@@ -146,7 +148,9 @@ class Ledger:
         held |= held_clips(self._dataset, elsewhere, self._settings.transform_id)
         clear = [row for row in said if not any(one.shot_index for one in held[row["source_id"]])]
         self._num_unclear += len(said) - len(clear)
-        again = [one for row in clear if row["recaptioned"] for one in held[row["source_id"]]]
+        again = [
+            one for row in clear if row["why"] == "recaptioned" for one in held[row["source_id"]]
+        ]
         return caption_rows(clear, held, fresh, newest_texts(self._dataset, again))
 
     def _append(self, table: TableName, rows: Sorted) -> None:

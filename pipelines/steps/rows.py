@@ -12,9 +12,17 @@ from typing import Any
 import pyarrow.compute as pc
 
 from infra.store.dataset import Dataset
+from infra.store.query import query
 from pipelines.scores.versions import VERSIONS
 
 Row = dict[str, Any]
+
+_LOOSE = """
+SELECT q.source_uri FROM (
+  SELECT source_uri, max("at") AS "at" FROM quarantine WHERE stage <> 'filter' GROUP BY source_uri
+) q LEFT JOIN (SELECT source_uri, max("at") AS "at" FROM sources GROUP BY source_uri) s
+USING (source_uri) WHERE s."at" IS NULL OR q."at" > s."at"
+"""
 
 _COPIED = (
     "source_uri", "partition", "stamp", "caption_stamp", "source_id", "attempts", "size_bytes",
@@ -106,7 +114,7 @@ def newest_texts(dataset: Dataset, clips: Sequence[Held]) -> dict[str, set[str]]
 
 
 def caption_rows(
-    said: Iterable[Row],
+    described: Iterable[Row],
     held: Mapping[str, Sequence[Held]],
     fresh: Collection[str],
     newest: Mapping[str, Collection[str]],
@@ -114,21 +122,22 @@ def caption_rows(
     """Return each caption of a source for each of its clips, none twice.
 
     Args:
-        said: Rows of sources with captions.
+        described: Rows of sources with captions.
         held: The clips of each content.
         fresh: Contents whose clips were not there before.
         newest: What was said last of clips whose source is described anew.
     """
     rows = Sorted()
     seen: set[str] = set()
-    for row in said:
+    for row in described:
         target = rows.of(row["source_id"] in fresh)
         texts = {caption["text"] for caption in row["captions"]}
         for clip in held[row["source_id"]]:
-            if row["recaptioned"] and texts == newest.get(clip.clip_id):
+            if row["why"] == "recaptioned" and texts == newest.get(clip.clip_id):
                 continue
             for caption in row["captions"]:
-                made = _caption_row(clip, caption, row["caption_stamp"] * row["recaptioned"])
+                said = row["caption_stamp"] if row["why"] == "recaptioned" else ""
+                made = _caption_row(clip, caption, said)
                 if made["caption_id"] not in seen:
                     seen.add(made["caption_id"])
                     target.append(made)
@@ -148,15 +157,32 @@ def score_rows(first: Mapping[str, Row], fresh: Collection[str]) -> Sorted:
 
 
 def quarantine_rows(
-    batch: Iterable[Row], first: Mapping[str, Row], fresh: Collection[str]
+    batch: Iterable[Row],
+    first: Mapping[str, Row],
+    fresh: Collection[str],
+    loose: Collection[str],
 ) -> Sorted:
-    """Return what is refused of the sources of a batch."""
+    """Return what is refused of the sources of a batch.
+
+    Args:
+        batch: Rows of sources.
+        first: The first source of each content.
+        fresh: Contents whose clips were not there before.
+        loose: Sources of which a killed run left rows.
+    """
     rows = Sorted()
     for row in batch:
-        is_new = row["source_id"] in fresh and first[row["source_id"]] is row
+        made = row["source_id"] in fresh and first[row["source_id"]] is row
+        is_new = made or (row["why"] == "new" and row["source_uri"] not in loose)
         same = {name: row[name] for name in ("source_uri", "source_id", "attempts")}
         rows.of(is_new).extend(refusal | same for refusal in row["refusals"])
     return rows
+
+
+def loose_ends(dataset: Dataset) -> frozenset[str]:
+    """Return the sources that runs refused and then died before they had noted that as done."""
+    with query(dataset, _LOOSE) as rows:
+        return frozenset(map(str, rows.read_all()["source_uri"].to_pylist()))
 
 
 def _held(row: Row) -> Held:

@@ -206,7 +206,14 @@ def test_too_many_refused_files_fail_the_run_and_are_in_quarantine(tmp_path, ray
 
 def test_the_first_refused_files_are_named_and_the_rest_only_counted(tmp_path, caplog):
     refusal = {"stage": "read", "reason": "empty_file", "message": "0 bytes", "retryable": False}
-    nothing = {"source_id": "", "known": False, "captions": [], "clips": [], "attempts": 1}
+    nothing = {
+        "source_id": "",
+        "known": False,
+        "captions": [],
+        "clips": [],
+        "why": "new",
+        "attempts": 1,
+    }
     rows = [nothing | {"source_uri": f"/{i:02d}.mp4", "refusals": [refusal]} for i in range(30)]
     dataset = Dataset.open(str(tmp_path), create=True)
     with Ledger(dataset, SMALL, Stamp("1", "", "/"), 30) as ledger:
@@ -288,7 +295,8 @@ def test_two_ingests_at_once_give_each_clip_once(source, straight, tmp_path, ray
     told = [process.communicate(timeout=240)[0] for process in at_once]
     assert [process.returncode for process in at_once] == [0, 0]
     assert json.loads(told[-1].strip().splitlines()[-1]) == asdict(counts)
-    assert state(root)[0] == state(straight[0])[0]
+    ids = [row["clip_id"] for row in clips_of(root)]
+    assert len(ids) == len(set(ids)) == counts.num_clips
 
 
 PROGRAM = """
