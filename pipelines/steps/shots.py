@@ -7,7 +7,7 @@ the pixels change several times more than around it (so a pan or a fade is no cu
 there does not come back within five frames (so a flash is none). A shot also starts where a
 picture comes back from black; that detector is PySceneDetect's.
 
-README.md of this folder has the table that this was chosen by, against PySceneDetect's others.
+The README of this folder has the table that this was chosen by, against PySceneDetect's others.
 
 Borders and windows are laid while frames come in, so that clips can be encoded in the pass that
 decodes them; a finished scan goes through the same code.
