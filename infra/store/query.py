@@ -9,6 +9,7 @@ what it is given, and may open nothing else.
 """
 
 import contextlib
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from infra.store.dataset import Dataset
 from infra.store.schema import SCHEMAS, TableName
 
 _BATCH_ROWS = 1 << 14
+_THREAD_MIB = 128  # what a thread of DuckDB needs to spill instead of failing
 _CURRENT_SOURCES = """
     CREATE VIEW current_sources AS SELECT * FROM sources
     QUALIFY row_number() OVER (PARTITION BY source_uri ORDER BY commit_seq DESC, "at" DESC) = 1
@@ -60,9 +62,12 @@ def query(
             "memory_limit": f"{memory_mib}MiB",
             "temp_directory": scratch,
             "preserve_insertion_order": False,
+            "threads": max(1, min(os.cpu_count() or 1, memory_mib // _THREAD_MIB)),
+            "autoinstall_known_extensions": False,
         }
         with duckdb.connect(":memory:", config=options) as connection:
             _register(connection, dataset, sql, versions or {}, relations)
+            connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
             with _faults(dataset.root, memory_mib, scratch):

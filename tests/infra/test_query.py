@@ -1,5 +1,9 @@
 """SQL over the tables: their versions, what is given beside them, and nothing else."""
 
+import os
+import subprocess
+import sys
+
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,6 +44,20 @@ def test_the_newest_row_of_a_source_is_its_current_one(dataset):
     assert found == {"a": "3", "b": "2", "c": "2"}
     earlier = _rows(dataset, sql, versions={"sources": 2})
     assert {row["source_uri"]: row["stamp"] for row in earlier} == {"a": "1", "b": "2", "c": "2"}
+
+
+def test_times_are_told_in_utc_wherever_the_machine_stands(tmp_path):
+    dataset = Dataset.open(str(tmp_path), create=True)
+    dataset.append("captions", [{"clip_id": "a"}])
+    program = (
+        "import sys; from infra.store.dataset import Dataset; from infra.store.query import query\n"
+        "with query(Dataset.open(sys.argv[1]), 'SELECT created_at FROM captions') as found:\n"
+        "    raise SystemExit(str(found.read_all().schema.field(0).type))"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path)]
+    environment = os.environ | {"TZ": "Asia/Tokyo"}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    assert done.stderr == "timestamp[us, tz=UTC]\n"
 
 
 def test_tables_are_joined_with_what_is_given(dataset, tmp_path):
