@@ -6,7 +6,18 @@ partition by partition. `lineage` does the rest: what has a manifest is not done
 
 from pipelines.config import RunConfig
 from pipelines.lineage import Stage
-from pipelines.stages import captions, corpus, ingest, release, reporting, sampling, texts, training
+from pipelines.stages import (
+    captions,
+    corpus,
+    filtering,
+    ingest,
+    release,
+    reporting,
+    sampling,
+    scoring,
+    texts,
+    training,
+)
 
 RENDER: list[Stage[RunConfig]] = [Stage("corpus", corpus.render, identity=("corpus", "seed"))]
 """What the demo does first: make a source folder."""
@@ -19,16 +30,30 @@ STAGES: list[Stage[RunConfig]] = [
         partitioned=True,
     ),
     Stage(
+        "score",  # clips -> signal scores that are missing, scores and vectors of models
+        scoring.score,
+        after=("ingest",),
+        identity=("scores",),
+        neutral=scoring.NEUTRAL,
+    ),
+    Stage(
+        "filter",  # scores -> which clips count, why the others do not, near doubles
+        filtering.filter_clips,
+        after=("ingest", "score"),
+        identity=("filter",),
+        neutral=filtering.NEUTRAL,
+    ),
+    Stage(
         "captioner",  # human captions -> a small captioner, where no model is named
         captions.build_captioner,
-        after=("ingest",),
+        after=("ingest", "filter"),
         identity=("captioning.model", "captioner"),
         neutral=captions.CAPTIONER_NEUTRAL,
     ),
     Stage(
         "caption",  # clips without a caption -> captions with a recipe
         captions.write_captions,
-        after=("ingest", "captioner"),
+        after=("ingest", "filter", "captioner"),
         identity=("captioning",),
         neutral=captions.NEUTRAL,
         partitioned=True,
@@ -36,21 +61,21 @@ STAGES: list[Stage[RunConfig]] = [
     Stage(
         "encoder",  # human captions -> a tiny text encoder, where no model is named
         texts.build_encoder,
-        after=("ingest",),
+        after=("ingest", "filter"),
         identity=("text", "text_width", "seed"),
         neutral=texts.NEUTRAL,
     ),
     Stage(
         "embed",  # captions -> text embeddings
         texts.embed,
-        after=("caption", "encoder"),
+        after=("ingest", "filter", "caption", "encoder"),
         identity=("text",),
         neutral=texts.NEUTRAL,
     ),
     Stage(
         "release",  # table versions -> what a training run reads, pinned
         release.pin,
-        after=("ingest", "caption", "embed"),
+        after=("ingest", "filter", "caption", "embed"),
     ),
     Stage(
         "stage1",  # release -> the low-resolution model
@@ -75,7 +100,7 @@ STAGES: list[Stage[RunConfig]] = [
     Stage(
         "report",  # everything -> one page
         reporting.report_run,
-        after=("ingest", "caption", "release", "stage1", "stage2", "samples"),
+        after=("ingest", "filter", "caption", "release", "stage1", "stage2", "samples"),
         identity=("name", "truth"),
     ),
 ]

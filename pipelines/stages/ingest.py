@@ -8,6 +8,7 @@ from pipelines.config import RunConfig
 from pipelines.ingest import ingest
 from pipelines.prepare import Prepared
 from pipelines.runtime import Runtime, Task
+from pipelines.stages.filtering import filtered
 from pipelines.steps.counts import no_counts
 
 
@@ -40,11 +41,11 @@ def chosen(runtime: Runtime, *tasks: Task) -> Selection:
     assert isinstance(whole, RunConfig)
     ingested = runtime.inputs(tasks[0], "ingest")[0].outputs
     own = tuple(task.partition for task in tasks if "source" in task.inputs)
-    found = {
-        "source_root": ingested["source_root"],
-        "transform_id": ingested["transform_id"],
-        "partitions": own or whole.refresh.partitions,
-    }
+    found = Selection(
+        source_root=ingested["source_root"],
+        transform_id=ingested["transform_id"],
+        partitions=own or whole.refresh.partitions,
+    )
     for done in runtime.inputs(tasks[0], "filter"):
-        found |= {name: done.outputs[name] for name in ("bounds", "duplicate_versions")}
-    return Selection.model_validate(found)
+        found = filtered(done.outputs, found)
+    return found

@@ -2,10 +2,8 @@
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import pyarrow.compute as pc
 
 from infra import storage
 from infra.store.dataset import Dataset
@@ -49,7 +47,8 @@ def embed(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:
 
     (task,) = tasks
     settings = text_settings(config, runtime, task)
-    counts = embed_captions(runtime.dataset, _ok_texts(runtime), settings, run_id=task.key)
+    dataset, clips = Dataset.open(runtime.dataset), chosen(runtime, task)
+    counts = embed_captions(runtime.dataset, _ok_texts(dataset, clips), settings, run_id=task.key)
     runtime.commit(task, {"num_embedded": counts})
 
 
@@ -70,8 +69,13 @@ def _human_captions(dataset: Dataset, clips: Selection) -> list[str]:
         return sorted(str(text) for text in rows.read_all()["text"].to_pylist())
 
 
-def _ok_texts(runtime: Runtime) -> list[str]:
-    rows = Dataset.open(runtime.dataset).read(
-        "captions", columns=["text"], where=pc.field("status") == "ok"
+def _ok_texts(dataset: Dataset, clips: Selection) -> Iterator[str]:
+    """Yield the distinct texts that are usable of the clips."""
+    taken, values = selected_sql(clips)
+    sql = (
+        "SELECT DISTINCT text FROM captions WHERE status = 'ok' "
+        f"AND clip_id IN (SELECT clip_id FROM ({taken}))"
     )
-    return sorted({str(text) for text in rows["text"].to_pylist()})
+    with query(dataset, sql, parameters=values) as rows:
+        for batch in rows:
+            yield from map(str, batch["text"].to_pylist())

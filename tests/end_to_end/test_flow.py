@@ -81,7 +81,17 @@ def run(flags: list[str]) -> Finished:
 
 
 def test_the_second_attempt_repeats_no_finished_stage_and_resumes_training(run):
-    for stage in ("corpus", "ingest", "captioner", "caption", "encoder", "embed", "release"):
+    for stage in (
+        "corpus",
+        "ingest",
+        "score",
+        "filter",
+        "captioner",
+        "caption",
+        "encoder",
+        "embed",
+        "release",
+    ):
         assert f"{stage}: fresh" in run.log_after
     assert "step=40/40" not in run.log_before
     assert "step=5/40" in run.log_before
@@ -91,8 +101,8 @@ def test_the_second_attempt_repeats_no_finished_stage_and_resumes_training(run):
 
 def test_the_report_says_what_every_stage_took(run):
     assert set(run.numbers["seconds"]) == {
-        "corpus", "ingest", "captioner", "caption", "encoder", "embed", "release",
-        "stage1", "stage2", "samples",
+        "corpus", "ingest", "score", "filter", "captioner", "caption", "encoder", "embed",
+        "release", "stage1", "stage2", "samples",
     }  # fmt: skip
     page = (run.folder / "report.html").read_text()
     assert "<video" in page
@@ -144,7 +154,7 @@ def test_stage_2_begins_where_stage_1_ended(run):
 
 def test_a_third_run_has_nothing_to_do(run, flags):
     log = finish("demo", *flags)
-    assert log.count(": fresh") == 11
+    assert log.count(": fresh") == 13
     assert "done in" not in log
 
 
