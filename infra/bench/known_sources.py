@@ -4,8 +4,9 @@
 
 A dataset gets a `sources` row for each of 10,000, 100,000 and 1,000,000 made-up files. Then a
 fresh process lists the same files (an iterator in place of a store's listing), spools and plans
-them as every run does, and finds that there is nothing to do. Peaks are of the whole process;
-what the imports alone take is shown beside. Last, the same over real files in a folder.
+them as every run does, and finds that there is nothing to do. Seconds are by the clock and of
+the processors, which others on the machine cannot bend; peaks are of the whole process, beside
+what the imports alone take. Then the same over real files in a folder, and last the growth.
 """
 
 import argparse
@@ -22,7 +23,6 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from infra.bench.timing import commit, say
 from infra.store.dataset import Dataset
 from infra.store.schema import SOURCES
 from pipelines.sources.config import SourceSettings
@@ -46,6 +46,7 @@ class Cost:
     num_todo: int
     list_s: float
     plan_s: float
+    cpu_s: float
     imports_mib: float
     peak_mib: float
 
@@ -53,6 +54,14 @@ class Cost:
     def seconds(self) -> float:
         """Listing, spooling and planning."""
         return self.list_s + self.plan_s
+
+    @property
+    def line(self) -> str:
+        """A row of the table."""
+        return (
+            f"{self.num_files:>11,} {self.list_s:>14.2f} {self.plan_s:>10.2f} {self.cpu_s:>10.2f} "
+            f"{self.imports_mib:>13.0f} {self.peak_mib:>10.0f}"
+        )
 
 
 def made_up(num_files: int) -> Iterator[SourceEntry]:
@@ -98,13 +107,13 @@ def measure(root: str, source_root: str, entries: Iterator[SourceEntry]) -> Cost
     """Return what finding out takes that nothing is new."""
     imports_mib = _peak_mib()
     with tempfile.TemporaryDirectory() as scratch:
-        started = time.perf_counter()
+        started, started_cpu = time.perf_counter(), time.process_time()
         listing = spool(entries, Path(scratch, "listing.parquet"), source_root)
         listed = time.perf_counter()
         found = plan(Dataset.open(root), listing, _IDS, out=Path(scratch, "plan.parquet"))
         planned = time.perf_counter()
     todo = found.num_files + found.counts["vanished"]
-    seconds = (listed - started, planned - listed)
+    seconds = (listed - started, planned - listed, time.process_time() - started_cpu)
     return Cost(listing.num_files, todo, *seconds, imports_mib, _peak_mib())
 
 
@@ -118,20 +127,27 @@ def main(args: Sequence[str] | None = None) -> None:
         root, what = given.measure
         is_folder = not what.isdigit()
         entries = list_sources(what, SourceSettings()) if is_folder else made_up(int(what))
-        say(json.dumps(measure(root, what if is_folder else _ROOT, entries).__dict__))
+        cost = measure(root, what if is_folder else _ROOT, entries)
+        sys.stdout.write(json.dumps(cost.__dict__) + "\n")
         return
+    from infra.bench.timing import commit, say  # imports torch, which is not to be measured
+
     sizes = (1000, 2000, 4000) if given.quick else (10_000, 100_000, 1_000_000)
     say(f"a rerun with nothing new; commit {commit()}")
-    say("    sources   list+spool s     plan s    files/s   imports MiB   peak MiB")
-    costs = [_made_up_cost(num) for num in sizes]
-    _folder_cost(sizes[0])
-    _growth(costs)
+    say("    sources   list+spool s     plan s      CPU s   imports MiB   peak MiB")
+    costs = []
+    for num_files in sizes:
+        costs.append(_made_up_cost(num_files))
+        say(costs[-1].line)
+    say(f"real files in a folder, listed by the ingest's own code\n{_folder_cost(sizes[0]).line}")
+    for less, more in itertools.pairwise(costs):
+        say(_growth(less, more))
 
 
 def _made_up_cost(num_files: int) -> Cost:
     with tempfile.TemporaryDirectory() as root:
         know(Dataset.open(root, create=True), made_up(num_files), _ROOT)
-        return _told(root, str(num_files))
+        return _measured(root, str(num_files))
 
 
 def _folder_cost(num_files: int) -> Cost:
@@ -143,34 +159,34 @@ def _folder_cost(num_files: int) -> Cost:
             (place / f"clip-{n:08}.mp4").touch()
         dataset = Dataset.open(root, create=True)
         know(dataset, list_sources(folder, SourceSettings()), folder)
-        say(f"real files in a folder, listed by the ingest's own code: {num_files:,}")
-        return _told(root, folder)
+        return _measured(root, folder)
 
 
-def _told(root: str, sources: str) -> Cost:
-    """Measure in a fresh process, print a line, and return it."""
+def _measured(root: str, sources: str) -> Cost:
+    """Measure in a fresh process."""
     command = [sys.executable, "-m", _MODULE, "--measure", root, sources]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     cost = Cost(**json.loads(done.stdout.splitlines()[-1]))
     assert cost.num_todo == 0, "there was nothing new"
-    say(
-        f"{cost.num_files:>11,} {cost.list_s:>14.2f} {cost.plan_s:>10.2f} "
-        f"{cost.num_files / cost.seconds:>10,.0f} {cost.imports_mib:>13.0f} {cost.peak_mib:>10.0f}"
-    )
     return cost
 
 
-def _growth(costs: Sequence[Cost]) -> None:
-    for less, more in itertools.pairwise(costs):
-        say(
-            f"{more.num_files / less.num_files:.0f}x the sources ({less.num_files:,} to "
-            f"{more.num_files:,}): {more.seconds / less.seconds:.1f}x the seconds, "
-            f"{more.peak_mib / less.peak_mib:.2f}x the memory"
-        )
+def _growth(less: Cost, more: Cost) -> str:
+    return (
+        f"{more.num_files / less.num_files:.0f}x the sources ({less.num_files:,} to "
+        f"{more.num_files:,}): {more.seconds / less.seconds:.1f}x the seconds, "
+        f"{more.cpu_s / less.cpu_s:.1f}x the CPU seconds, "
+        f"{more.peak_mib / less.peak_mib:.2f}x the memory"
+    )
 
 
 def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Return this program's peak; what `getrusage` tells starts at that of its parent."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":

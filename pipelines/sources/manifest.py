@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from infra import storage
-from infra.errors import ConfigError, DataError
+from infra.errors import ConfigError, DataError, ServiceError
 from pipelines.sources import partition
 from pipelines.sources.address import FetchError, is_web, parsed
 from pipelines.sources.config import SourceSettings
@@ -28,7 +28,7 @@ from pipelines.sources.entry import (
     said_stamp,
 )  # fmt: skip
 from pipelines.sources.folder import TAR, list_tar
-from pipelines.sources.place import facts_of
+from pipelines.sources.place import facts_of, is_denied
 from pipelines.sources.rows import LISTS, TABLES, BadRow, Row, read_rows
 from pipelines.sources.sidecar import CaptionError, metadata_of, texts_of
 from pipelines.sources.web import download
@@ -228,7 +228,9 @@ def _done(entry: SourceEntry | Future[SourceEntry]) -> SourceEntry:
 def _stamped(entry: SourceEntry, settings: SourceSettings) -> SourceEntry:
     try:
         found = facts_of(entry.location, settings)
-    except FetchError:
+    except (FetchError, ServiceError) as fault:
+        if isinstance(fault, ServiceError) and not is_denied(fault):
+            raise
         return replace(entry, stamp=entry.stamp or UNCHECKED)  # told when it is read
     if found is None:
         return replace(entry, stamp=entry.stamp or MISSING)
