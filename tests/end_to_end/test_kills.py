@@ -247,8 +247,8 @@ class Rclone:
     port: int = field(default_factory=free_port)
     process: subprocess.Popen | None = None
 
-    def start(self) -> None:
-        words = ["serve", "s3", "--addr", f"127.0.0.1:{self.port}", "--auth-key", "test,test"]
+    def start(self, key: str = "test,test") -> None:
+        words = ["serve", "s3", "--addr", f"127.0.0.1:{self.port}", "--auth-key", key]
         self.process = subprocess.Popen(
             [BIN / "rclone", *words, "--config", os.devnull, self.folder],
             stderr=subprocess.DEVNULL,
@@ -271,12 +271,15 @@ def test_a_server_of_sources_that_is_killed(cluster, files, straight, tmp_path):
         storage.write_bytes(str(tmp_path / "s3/bucket" / name), data)
     server, chance, root = Rclone(tmp_path / "s3"), random.Random(SEED), tmp_path / "data"
     endpoint = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}"}
-    for _ in range(3):
+    for number in range(3):
         server.start()
         driver = cluster.drive("s3://bucket", root, **endpoint)
         time.sleep(chance.uniform(0.2, 0.5 * straight["took_s"]))
         server.kill()
+        if number == 2:  # it comes back, but knows the key no more
+            server.start("other,keys")
         _, err = driver.communicate(timeout=300)
+        server.kill()
         assert driver.returncode == 0 or "clean: " in err, err
         half_way(root)
     server.start()

@@ -26,7 +26,7 @@ from pipelines.refresh_config import RefreshSettings
 from pipelines.sources.config import SourceSettings
 from pipelines.steps.commit import Ledger, Stamp
 from pipelines.steps.write import WRITTEN
-from tests.infra.videos import moving, sound, video
+from tests.infra.videos import moving, noise, sound, video
 from tests.pipelines.test_shots import TWO_SHOTS
 
 SMALL = IngestSettings(files_per_task=4, max_refused_share=0.7)
@@ -285,6 +285,57 @@ def test_a_caption_that_changes_to_and_fro_is_always_the_newest(tmp_path, ray_lo
     os.utime(source / "one.txt", (9, 9))
     bring_in(source, root)
     assert len(Dataset.open(root).read("captions")) == 3  # touched, but it says the same
+
+
+def test_one_dead_entry_of_a_hundred_is_counted_and_no_more(tmp_path, ray_local):
+    data = encode_image(moving(1)[0])
+    names = [f"{number:02d}.png" for number in range(100)]
+    for name in names[1:]:
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    settings = IngestSettings(files_per_task=60, max_refused_share=0.02)
+    counts = bring_in(tmp_path / "list.txt", str(tmp_path / "data"), settings)
+    assert (counts.num_refused, counts.by_reason) == (1, {"missing": 1})
+    assert (counts.num_clips, counts.num_duplicates) == (1, 98)
+
+
+def test_a_refresh_of_one_partition_leaves_the_others(tmp_path, ray_local):
+    source, root = tmp_path / "source", str(tmp_path / "data")
+    names = ["a/new\nline.png", "b/50% #1 \u00fc?.png", "b/..hidden not.png"]
+    for number, name in enumerate(names):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(encode_image(moving(1, colour=(number * 50, 0, 0))[0]))
+    assert set(bring_in_all(source, root, partitions=("a",))) == {"a"}
+    assert [row["source_uri"] for row in clips_of(root)] == [str(source / names[0])]
+    (source / names[0]).unlink()
+    assert set(bring_in_all(source, root, partitions=("b",))) == {"b"}
+    rows = Dataset.open(root).read("sources", columns=["source_uri", "status"]).to_pylist()
+    assert {row["status"] for row in rows} == {"ok"}  # what went from `a` was not looked at
+    found = {row["source_uri"] for row in clips_of(root)}
+    assert str(source / names[1]) in found
+
+
+def test_a_disk_that_is_full_is_one_clear_error_and_a_rerun_goes_on(tmp_path, ray_local):
+    source, disk = tmp_path / "source", tmp_path / "disk"
+    for folder in (source, disk):
+        folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a small disk needs the right to mount one")
+    try:
+        for number in range(3):
+            data = encode_video(noise(12, 96, 128, number), 8, crf=0)
+            (source / f"{number}.mp4").write_bytes(data * 1)
+        (disk / "ballast").write_bytes(bytes(900_000))
+        with pytest.raises(DataError, match=r"disk|space"):
+            bring_in(source, str(disk / "data"))
+        (disk / "ballast").unlink()
+        assert bring_in(source, str(disk / "data")).num_clips == 3
+        assert verified(str(disk / "data")) == 0
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_two_ingests_at_once_give_each_clip_once(source, straight, tmp_path, ray_local):
