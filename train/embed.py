@@ -7,23 +7,32 @@ killed run repeats at most one block, a repeated run writes nothing twice.
     embed_captions("s3://bucket/corpus", texts, TextSettings(), run_id="2026-11-20")
 """
 
+import contextlib
+import itertools
 import logging
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
 import ray.data
 
 from infra.errors import DataError, SnapvideoError
 from infra.store.dataset import Dataset
+from infra.store.query import query
 from infra.store.texts import text_hash
 from train.text import TextEncoder, check_encoder, encoder_id, pack
 from train.text_config import TextSettings
 
 log = logging.getLogger(__name__)
+
+_BLOCK = 10_000
 
 Batch = dict[str, np.ndarray[Any, Any]]
 
@@ -76,21 +85,19 @@ def embed_captions(
     """
     started_s = time.monotonic()
     dataset, name = Dataset.open(dataset_root), encoder_id(settings)
-    held = dataset.read("embeddings", columns=["text_hash"], where=pc.field("encoder_id") == name)
-    known = set(held["text_hash"].to_pylist())
-    fresh = {text_hash(text): text for text in texts}
-    rows = [{"text_hash": h, "text": t} for h, t in sorted(fresh.items()) if h not in known]
     done = cut = 0
-    if rows:
-        check_encoder(settings)
-        for commit in _committed(rows, dataset, settings, name, run_id).iter_rows():
-            if commit["fault"]:
-                raise DataError(commit["fault"])
-            done += commit["num_texts"]
-            cut += commit["num_cut"]
-            log.info("embedded texts=%d of=%d", done, len(rows))
-            if on_progress:
-                on_progress(done, len(rows))
+    with _missing(dataset, texts, name) as missing:
+        num_texts = missing.metadata.num_rows
+        if num_texts:
+            check_encoder(settings)
+            for commit in _committed(missing, dataset, settings, name, run_id).iter_rows():
+                if commit["fault"]:
+                    raise DataError(commit["fault"])
+                done += commit["num_texts"]
+                cut += commit["num_cut"]
+                log.info("embedded texts=%d of=%d", done, num_texts)
+                if on_progress:
+                    on_progress(done, num_texts)
     if cut:
         log.warning(
             "captions longer than the text encoder reads: %d of %d, cut at %d tokens "
@@ -100,12 +107,37 @@ def embed_captions(
     return done
 
 
+@contextlib.contextmanager
+def _missing(dataset: Dataset, texts: Iterable[str], name: str) -> Iterator[pq.ParquetFile]:
+    """Give a file of the texts that have no embedding, each once, sorted by hash."""
+    schema = pa.schema({"text_hash": pa.string(), "text": pa.string()})
+    sql = (
+        "SELECT text_hash, min(text) AS text FROM given ANTI JOIN (SELECT text_hash FROM embeddings "
+        "WHERE encoder_id = ?) AS held USING (text_hash) GROUP BY text_hash ORDER BY text_hash"
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        given, wanted = (Path(scratch, f"{part}.parquet") for part in ("given", "wanted"))
+        with pq.ParquetWriter(given, schema) as sink:
+            source = iter(texts)
+            while block := list(itertools.islice(source, _BLOCK)):
+                sink.write_table(pa.table([list(map(text_hash, block)), block], schema=schema))
+        with (
+            query(dataset, sql, relations={"given": given}, parameters=[name]) as rows,
+            pq.ParquetWriter(wanted, schema) as sink,
+        ):
+            for batch in rows:
+                sink.write_batch(batch)
+        with pq.ParquetFile(wanted) as file:
+            yield file
+
+
 def _committed(
-    rows: list[dict[str, str]], dataset: Dataset, settings: TextSettings, name: str, run_id: str
+    missing: pq.ParquetFile, dataset: Dataset, settings: TextSettings, name: str, run_id: str
 ) -> ray.data.Dataset:
     """Turn texts into committed embeddings; what comes out are counts."""
-    num_blocks = max(1, len(rows) // settings.texts_per_commit)
-    texts = ray.data.from_items(rows, override_num_blocks=num_blocks)
+    blocks = missing.iter_batches(settings.texts_per_commit)
+    refs: list[Any] = [ray.put(pa.Table.from_batches([block])) for block in blocks]
+    texts = ray.data.from_arrow_refs(refs)
     embedded = texts.map_batches(
         Embedder,
         fn_constructor_args=(settings, name, run_id),
