@@ -1,9 +1,24 @@
 """Ingest: sources in; media shards and rows of clips, captions, scores and quarantine out.
 
-The whole graph is `graph`; what happens to one source is `steps.source.examine`. Media is written
-before clips, clips before everything that speaks of them, and the row that says that a source is
-done comes last (`steps.commit`). So a kill at any point leaves at worst bytes that no row refers
-to; running again looks at what is not done, and gives the same rows.
+What runs, in order, with its fan-out:
+
+    discover     sources.listing.list_sources    1 source -> N entries, streamed to disk
+    plan         sources.plan.plan               N -> those that are new or changed, in units
+    fetch        sources.fetch.fetched           1 entry -> its bytes and their hash, or a refusal
+    said         sources.sidecar.said_of         1 -> captions and metadata beside it
+    probe, validate, bars   steps.scan.scan      1 -> 1, or a refusal
+    shots, windows          steps.shots.spans    1 -> M spans
+    crop, remux, transcode  steps.cut.cut        M -> M clips
+    measure      scores.signals.measured         M -> M, scores are kept, nothing is dropped
+    write        steps.write.write_all           the clips of a unit -> 1 shard
+    commit       steps.commit.Ledger             rows of finished units -> tables
+    filter, near doubles    stages.filtering     over tables alone, at any later time
+
+`graph` is the part on Ray Data; `steps.source.examine` is what happens to one source. Media is
+written before clips, clips before everything that speaks of them, and the row that says that a
+source is done comes last. So a kill at any point leaves at worst bytes that no row refers to;
+running again looks at what is not done, and gives the same rows. Exact doubles (the same bytes
+under another name) are found by hash before anything is decoded.
 
     with prepared(root, "s3://bucket/raw", SourceSettings(), IngestSettings()) as found:
         counts = ingest(root, found, IngestSettings(), SourceSettings(), run_id)
@@ -36,6 +51,7 @@ from pipelines.steps.write import to_fault, write_all
 log = logging.getLogger(__name__)
 
 _NUM_TOLD = 5  # partitions that a message names
+_MAX_BLOCKS = 20_000  # tasks that Ray Data has to keep in mind; of more units one does several
 
 
 @dataclass(frozen=True)
@@ -93,8 +109,10 @@ def graph(dataset: Dataset, units: Units, known: Known, task: Task) -> ray.data.
     is under way. So the order of rows differs from run to run; what they say does not.
     """
     reserved = task.settings.tasks
-    rows: Any = ray.data.range(units.num_units, override_num_blocks=units.num_units)
-    found: ray.data.Dataset = rows.map_batches(  # 1 unit -> N sources -> N clips -> 1 shard
+    rows: Any = ray.data.range(
+        units.num_units, override_num_blocks=min(units.num_units, _MAX_BLOCKS)
+    )
+    found: ray.data.Dataset = rows.map_batches(  # 1 unit -> N sources -> M clips in one shard
         work_off,
         fn_args=(dataset, units, ray.put(known), task),
         batch_size=None,
@@ -108,12 +126,13 @@ def graph(dataset: Dataset, units: Units, known: Known, task: Task) -> ray.data.
 def work_off(
     batch: pa.Table, dataset: Dataset, units: Units, known: "ray.ObjectRef[Known]", task: Task
 ) -> Iterator[pa.Table]:
-    """Yield the rows of each unit in a batch; decoding happens in another process."""
-    answers = functools.partial(_examine_held, known, task)
+    """Yield the rows of each unit in a batch; no bytes leave the task but into its shard."""
+    examine = functools.partial(_examine_held, known, task)
     for index in map(int, batch["id"].to_numpy()):
         try:
-            found = examine_apart(units.read(index), answers, task.limits())
-            yield write_all(found, dataset, task.settings.max_shard_mib)
+            sources = units.read(index)  # 1 unit -> N sources
+            found = examine_apart(sources, examine, task.limits())  # N -> M clips, N outcomes
+            yield write_all(found, dataset, task.settings.max_shard_mib)  # -> 1 shard, N rows
         except SnapvideoError as fault:
             yield to_fault(fault)
 
