@@ -112,8 +112,9 @@ def _missing(dataset: Dataset, texts: Iterable[str], name: str) -> Iterator[pq.P
     """Give a file of the texts that have no embedding, each once, sorted by hash."""
     schema = pa.schema({"text_hash": pa.string(), "text": pa.string()})
     sql = (
-        "SELECT text_hash, min(text) AS text FROM given ANTI JOIN (SELECT text_hash FROM embeddings "
-        "WHERE encoder_id = ?) AS held USING (text_hash) GROUP BY text_hash ORDER BY text_hash"
+        "SELECT text_hash, min(text) AS text FROM given ANTI JOIN "
+        "(SELECT text_hash FROM embeddings WHERE encoder_id = ?) AS held USING (text_hash) "
+        "GROUP BY text_hash ORDER BY text_hash"
     )
     with tempfile.TemporaryDirectory() as scratch:
         given, wanted = (Path(scratch, f"{part}.parquet") for part in ("given", "wanted"))
