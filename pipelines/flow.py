@@ -6,6 +6,7 @@ partition by partition. `lineage` does the rest: what has a manifest is not done
 
 from pipelines.config import RunConfig
 from pipelines.lineage import Stage
+from pipelines.scores.versions import VERSIONS
 from pipelines.stages import (
     captions,
     corpus,
@@ -35,6 +36,7 @@ STAGES: list[Stage[RunConfig]] = [
         after=("ingest",),
         identity=("scores",),
         neutral=scoring.NEUTRAL,
+        version=sum(map(int, VERSIONS.values())),  # rises with that of any signal
     ),
     Stage(
         "filter",  # scores -> which clips count, why the others do not, near doubles
