@@ -102,22 +102,28 @@ def _cards(seen: View, limit: int, threads: int) -> list[dict[str, Any]]:
 def _sample(seen: View, limit: int) -> list[dict[str, Any]]:
     """Return rows of clips, of every partition alike, in an order that only their names decide."""
     chosen, values = selected_sql(seen.selection)
-    names = ", ".join(_COLUMNS)
-    sql = f"""
-        WITH chosen AS (SELECT {names}, split FROM ({chosen})),
-        parted AS (
-            SELECT source_id, min("partition") AS part FROM current_sources
+    drawn = f"""
+        WITH parted AS (
+            SELECT source_id, min("partition") AS part FROM sources
             WHERE status = 'ok' GROUP BY source_id
         ),
-        ranked AS (
-            SELECT clip_id, coalesce(part, '') AS part, md5(clip_id) AS draw,
-                row_number() OVER (PARTITION BY part ORDER BY md5(clip_id)) AS turn
-            FROM chosen LEFT JOIN parted USING (source_id)
+        few AS (
+            SELECT coalesce(part, '') AS part, arg_min(clip_id, md5(clip_id), ?) AS ids
+            FROM ({chosen}) LEFT JOIN parted USING (source_id) GROUP BY part
         ),
-        picked AS (SELECT * FROM ranked ORDER BY turn, draw LIMIT ?)
-        SELECT chosen.*, picked.part FROM chosen JOIN picked USING (clip_id) ORDER BY part, draw
+        ranked AS (
+            SELECT part, unnest(ids) AS clip_id, generate_subscripts(ids, 1) AS turn FROM few
+        )
+        SELECT part, clip_id, md5(clip_id) AS draw FROM ranked ORDER BY turn, draw LIMIT ?
     """
-    with query(seen.dataset, sql, seen.versions, parameters=[*values, limit]) as rows:
+    with query(seen.dataset, drawn, seen.versions, parameters=[limit, *values, limit]) as found:
+        picked = found.read_all()
+    names = ", ".join(_COLUMNS)
+    sql = (
+        f"SELECT {names}, split, part FROM ({chosen}) JOIN shown USING (clip_id) "
+        "ORDER BY part, draw"
+    )
+    with query(seen.dataset, sql, seen.versions, {"shown": picked}, values) as rows:
         return list(rows.read_all().to_pylist())
 
 

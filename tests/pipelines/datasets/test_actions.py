@@ -75,8 +75,8 @@ def test_thresholds_and_partitions_decide_what_counts(call, local):
     root = ("--root", local.root)
     code, text, _ = call("release", "part", *root, "--refresh.partitions", "part1", "--json")
     assert (code, json.loads(text)["num_clips"]) == (0, 4)
-    code, text, _ = call("release", "wide", *root, "--filter.min-side-px", "100")
+    code, _, text = call("release", "wide", *root, "--filter.min-side-px", "100")
     assert code == 1
-    code, _, text = call("release", "calm", *root, "--filter.max-motion", "0.2")
-    assert code == 1  # these clips were not scored by this version
     assert "no captioned clip matches" in text
+    code, text, _ = call("release", "calm", *root, "--filter.max-motion", "0.2", "--json")
+    assert (code, json.loads(text)["num_clips"]) == (0, 1)  # the image, which has no motion

@@ -60,6 +60,16 @@ def test_a_release_is_previewed_as_it_was_pinned(local, tmp_path):
     assert (pinned["release"], len(pinned["clips"])) == ("first", 8)
 
 
+def test_doubles_are_not_shown_where_they_do_not_count(local, tmp_path):
+    one, other = local.read("clips", columns=["clip_id"])["clip_id"].to_pylist()[:2]
+    local.append("duplicates", [{"clip_id": one, "of_clip_id": other, "version": "v"}])
+    selection = Selection(duplicate_versions=("v",))
+    preview(local.root, str(tmp_path / "page.html"), DatasetSettings(), selection)
+    ids = {clip["id"] for clip in facts((tmp_path / "page.html").read_text())["clips"]}
+    assert len(ids) == 7
+    assert one not in ids
+
+
 def test_a_clip_that_cannot_be_shown_says_why(local, tmp_path):
     storage.delete(local.uri(local.read("clips").to_pylist()[0]["media_file"]))
     clips = facts(written(local, tmp_path / "page.html"))["clips"]
