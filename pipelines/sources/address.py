@@ -80,8 +80,8 @@ def parsed(url: str, settings: HttpSettings) -> Target:
     return Target(parts.scheme, host, port, quote((parts.path or "/") + query, safe=_KEPT))
 
 
-def resolved(target: Target, settings: HttpSettings) -> str:
-    """Return an IP address of the host that may be connected to.
+def resolved(target: Target, settings: HttpSettings) -> list[str]:
+    """Return the IP addresses of the host that may be connected to, the best first.
 
     Raises:
         FetchError: The host has no address, or only forbidden ones.
@@ -90,13 +90,13 @@ def resolved(target: Target, settings: HttpSettings) -> str:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as fault:
         raise FetchError("unknown_host", f"{target.host}: {fault}") from fault
-    addresses = [str(info[4][0]) for info in found]
-    for address in addresses:
-        if settings.allow_private or is_public(address):
-            return address
+    addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
+    allowed = [each for each in addresses if settings.allow_private or is_public(each)]
+    if allowed:
+        return allowed
     raise FetchError(
         "forbidden_address",
-        f"{target.host} is {', '.join(sorted(set(addresses)))}, which is no public address "
+        f"{target.host} is {', '.join(addresses)}, which is no public address "
         "(setting sources.http.allow_private)",
         False,
     )

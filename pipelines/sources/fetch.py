@@ -23,6 +23,7 @@ from pipelines.sources.address import FetchError, is_web
 from pipelines.sources.config import SourceSettings
 from pipelines.sources.entry import ALL, SourceEntry
 from pipelines.sources.place import facts_of, is_denied, local_facts, read_part
+from pipelines.sources.sink import ScratchError, Sink
 from pipelines.sources.web import download
 
 log = logging.getLogger(__name__)
@@ -102,13 +103,9 @@ def _told(entry: SourceEntry, fault: DataError | ServiceError | OSError) -> Fetc
         return FetchError("changed_while_read", str(fault))
     if is_denied(fault):
         return FetchError("no_access", str(fault))
-    if isinstance(fault, ServiceError | _ScratchError):
+    if isinstance(fault, ServiceError | ScratchError):
         raise fault
     return FetchError("unreadable_file", str(fault))
-
-
-class _ScratchError(DataError):
-    """The temporary folder cannot be written; no source is to blame."""
 
 
 def _taken(
@@ -117,7 +114,7 @@ def _taken(
     """Return the bytes as one attempt finds them."""
     if is_web(entry.location) and entry.length == ALL:
         _check_size(entry.uri, max(1, entry.size_bytes), limit_bytes)
-        with _Sink(place) as sink:
+        with Sink(place) as sink:
             download(entry.location, settings.http, limit_bytes, sink.write)
         return _held(entry, sink, settings)
     info = _listed(entry) if turn == 1 or entry.length != ALL else None
@@ -162,7 +159,7 @@ def _copied(
     entry: SourceEntry, info: FileInfo, length: int, settings: SourceSettings, place: Path
 ) -> Fetched:
     """Return a remote file, or a part of any, in memory or in a temporary file."""
-    with _Sink(place) as sink:
+    with Sink(place) as sink:
         for at in range(0, length, _PIECE):
             want = min(_PIECE, length - at)
             piece = read_part(info, entry.offset + at, want, settings)
@@ -172,42 +169,7 @@ def _copied(
     return _held(entry, sink, settings)
 
 
-class _Sink:
-    """A temporary file that hashes what is written to it."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.hash = hashlib.sha256()
-        self.size_bytes = 0
-
-    def __enter__(self) -> "_Sink":
-        self._file = self.place.open("wb")
-        return self
-
-    def __exit__(self, *fault: object) -> None:
-        self._guarded(self._file.close)
-
-    def write(self, piece: bytes) -> None:
-        """Append a piece.
-
-        Raises:
-            DataError: The temporary folder is full.
-        """
-        self.hash.update(piece)
-        self.size_bytes += len(piece)
-        self._guarded(lambda: self._file.write(piece))
-
-    def _guarded(self, call: Callable[[], object]) -> None:
-        try:
-            call()
-        except OSError as fault:
-            raise _ScratchError(
-                f"{self.place.parent.parent}: temporary files cannot be written ({fault}); free "
-                "space there, or set TMPDIR"
-            ) from fault
-
-
-def _held(entry: SourceEntry, sink: _Sink, settings: SourceSettings) -> Fetched:
+def _held(entry: SourceEntry, sink: Sink, settings: SourceSettings) -> Fetched:
     """Return what was written, in memory where it is small."""
     if not sink.size_bytes:
         raise FetchError("empty_file", f"{entry.uri}: 0 bytes", retryable=False)

@@ -31,6 +31,7 @@ from pipelines.sources.folder import TAR, list_tar
 from pipelines.sources.place import facts_of, is_denied
 from pipelines.sources.rows import LISTS, TABLES, BadRow, Row, read_rows
 from pipelines.sources.sidecar import CaptionError, metadata_of, texts_of
+from pipelines.sources.sink import Sink
 from pipelines.sources.web import download
 
 _MAX_URI = 8192  # letters
@@ -98,8 +99,8 @@ def _local(uri: str, settings: SourceSettings) -> Iterator[Path]:
             yield path
             return
         try:
-            with path.open("wb") as file:
-                download(uri, settings.http, limit_bytes, file.write)
+            with Sink(path) as sink:
+                download(uri, settings.http, limit_bytes, sink.write)
         except FetchError as fault:
             raise DataError(f"source {uri}: {fault}") from fault
         yield path
@@ -121,15 +122,17 @@ def _entry(row: Row | BadRow, number: int, place: str, settings: SourceSettings)
     except FetchError as fault:
         shown = uri.encode(errors="backslashreplace").decode()
         return refused(shown, part, fault.reason, fault.message)
-    date = str(row.get(columns.date_column) or "") if columns.date_column else ""
-    part = partition.of_row(uri, below, date, settings)
+    part = partition.of_row(uri, below, _field(row, columns.date_column), settings)
     if columns.partition_column:
-        part = str(row.get(columns.partition_column) or "").strip() or partition.LOOSE
-    return _with_texts(SourceEntry(uri, part, _stamp(row, settings), uri), row, settings)
+        part = _field(row, columns.partition_column).strip() or partition.LOOSE
+    if not partition.is_name(part):
+        message = f"{place}: row {number}: {part!r:.100} cannot name a partition"
+        return refused(uri, partition.LOOSE, "bad_partition", message)
+    stamp = _field(row, columns.stamp_column)
+    return _with_texts(SourceEntry(uri, part, stamp, uri), row, settings)
 
 
-def _stamp(row: Row, settings: SourceSettings) -> str:
-    column = settings.manifest.stamp_column
+def _field(row: Row, column: str) -> str:
     return str(row.get(column) or "") if column else ""
 
 
@@ -137,7 +140,7 @@ def _with_texts(entry: SourceEntry, row: Row, settings: SourceSettings) -> Sourc
     """Return the entry with captions, language and metadata of its row."""
     columns = settings.manifest
     captions = columns.caption_columns or (("caption",) if "caption" in row else ())
-    lang = str(row.get(columns.lang_column) or "") if columns.lang_column else ""
+    lang = _field(row, columns.lang_column)
     taken = {columns.uri_column, columns.lang_column, *captions}
     others: dict[str, Any] = {key: value for key, value in row.items() if key not in taken}
     try:

@@ -8,6 +8,7 @@ from pipelines.sources.config import SourceSettings
 
 LOOSE = "root"
 UNDATED = "undated"
+_MOST_LETTERS = 255
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -43,6 +44,11 @@ def of_row(uri: str, below: str, date: str, settings: SourceSettings) -> str:
     if settings.partition_by == "shard":
         return _share(uri, settings.num_shards)
     return of_file(below, 0, settings)
+
+
+def is_name(name: str) -> bool:
+    """Return whether a partition may be called so; folders and files are named after it."""
+    return name not in ("", ".", "..") and "/" not in name and len(name) <= _MOST_LETTERS
 
 
 def day_of(modified_ns: int) -> str:

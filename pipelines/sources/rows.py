@@ -148,11 +148,20 @@ def _parquet(path: Path, place: str, settings: ManifestSettings) -> Rows:
             _check_parquet(file, place, settings)
             number = 0
             for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
-                for row in batch.to_pylist():
+                for row in _plain(batch).to_pylist():
                     number += 1
                     yield number, row
-    except (pa.ArrowException, OSError) as fault:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as fault:
         raise DataError(f"{place}: cannot be read as Parquet ({fault})") from fault
+
+
+def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return rows with times as text; not every time is one of Python's."""
+    columns = [
+        column.cast(pa.string()) if pa.types.is_temporal(column.type) else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _check_parquet(file: pq.ParquetFile, place: str, settings: ManifestSettings) -> None:

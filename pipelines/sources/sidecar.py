@@ -1,6 +1,7 @@
 """What is said about media: files beside it, members of its tar, tags inside it."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -149,10 +150,14 @@ def metadata_of(tree: Mapping[str, Any], place: str, settings: SourceSettings) -
     Raises:
         CaptionError: It is longer than it may be.
     """
-    held = {key: value for key, value in tree.items() if value not in (None, "")}
+    held = {key: value for key, value in tree.items() if not _is_nothing(value)}
     if not held:
         return ""
-    text = json.dumps(held, ensure_ascii=False, default=str, sort_keys=True)
+    try:
+        text = json.dumps(held, ensure_ascii=False, default=str, sort_keys=True, allow_nan=False)
+        text.encode()
+    except (ValueError, RecursionError) as fault:
+        raise CaptionError("metadata_not_json", f"{place}: {fault}") from fault
     if len(text) > settings.max_caption_kib << 10:
         raise CaptionError(
             "metadata_too_long",
@@ -160,6 +165,10 @@ def metadata_of(tree: Mapping[str, Any], place: str, settings: SourceSettings) -
             "(setting sources.max_caption_kib)",
         )
     return text
+
+
+def _is_nothing(value: object) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and not math.isfinite(value))
 
 
 def _given(entry: SourceEntry) -> list[Caption]:

@@ -136,24 +136,31 @@ def _connected(
 
 
 class _Pinned(http.client.HTTPConnection):
-    """A connection to one IP address, under the host's name for HTTP and TLS."""
+    """A connection to one of some IP addresses, under the host's name for HTTP and TLS."""
 
-    def __init__(self, target: Target, address: str, timeout_s: float) -> None:
+    def __init__(self, target: Target, addresses: list[str], timeout_s: float) -> None:
         super().__init__(target.host, target.port, timeout=timeout_s)
         self.default_port = 443 if target.scheme == "https" else 80  # what Host leaves out
-        self._target, self._address = target, address
+        self._target, self._addresses = target, addresses
         self._late = False
         self._open: socket.socket | None = None  # `sock` is let go of once the answer comes
 
     def connect(self) -> None:
         """Open the socket."""
-        self.sock = socket.create_connection((self._address, self._target.port), self.timeout)
+        self.sock = self._first_that_answers()
         if self._target.scheme == "https":
             context = ssl.create_default_context()
             self.sock = context.wrap_socket(self.sock, server_hostname=self._target.host)
         self._open = self.sock
         if self._late:
             raise TimeoutError("connected too late")
+
+    def _first_that_answers(self) -> socket.socket:
+        *others, last = self._addresses
+        for address in others:
+            with contextlib.suppress(OSError):
+                return socket.create_connection((address, self._target.port), self.timeout)
+        return socket.create_connection((last, self._target.port), self.timeout)
 
     def shut(self) -> None:
         """End all reading and writing from another thread."""

@@ -327,6 +327,25 @@ def test_columns_can_say_partition_day_and_stamp(tmp_path):
     assert [e.partition for e in found] == ["2024-02-03", "undated"]
 
 
+@pytest.mark.parametrize("part", ["..", "a/b", "../../x", "x" * 300])
+def test_a_partition_that_leads_elsewhere_is_refused(tmp_path, part):
+    path = written(str(tmp_path), "jsonl", [{"uri": "a.mp4", "part": part}])
+    (entry,) = listed(path, manifest=ManifestSettings(partition_column="part"))
+    assert entry.refusal.startswith("bad_partition: ")
+    assert entry.partition == "root"
+
+
+def test_times_and_numbers_of_parquet_become_metadata(tmp_path):
+    far = pa.array([2**62], pa.timestamp("us"))
+    nanoseconds = pa.array([1_700_000_000_000_000_001], pa.timestamp("ns"))
+    columns = {"uri": ["a.mp4"], "far": far, "ns": nanoseconds, "nan": [float("nan")], "b": [b"x"]}
+    pq.write_table(pa.table(columns), tmp_path / "m.parquet")
+    (entry,) = listed(str(tmp_path / "m.parquet"))
+    found = json.loads(entry.metadata)
+    assert found["ns"] == "2023-11-14 22:13:20.000000001"
+    assert set(found) == {"far", "ns", "b"}
+
+
 def test_a_list_may_name_tars(tmp_path):
     import io
     import tarfile

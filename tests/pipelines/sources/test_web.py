@@ -106,7 +106,14 @@ def test_hosts_below_one_can_be_allowed():
 def test_a_host_with_one_public_address_is_asked_there(monkeypatch):
     found = [(2, 1, 6, "", ("10.0.0.1", 443)), (2, 1, 6, "", ("93.184.216.34", 443))]
     monkeypatch.setattr(address.socket, "getaddrinfo", lambda *a, **k: found)
-    assert resolved(parsed("https://a.example/", ANY), ANY) == "93.184.216.34"
+    assert resolved(parsed("https://a.example/", ANY), ANY) == ["93.184.216.34"]
+
+
+def test_the_second_address_is_asked_where_the_first_does_not_answer(web, permitted, monkeypatch):
+    web.answers["/x"] = b"content"
+    found = [(2, 1, 6, "", (host, web.port)) for host in ("127.0.0.9", "127.0.0.1")]
+    monkeypatch.setattr(address.socket, "getaddrinfo", lambda *a, **k: found)
+    assert got(web.url("/x", "localhost"), permitted) == b"content"
 
 
 def test_a_name_that_changes_its_meaning_gains_nothing(web, permitted, monkeypatch):
