@@ -45,7 +45,6 @@ _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,flv,ogg,asf,gif,mxf,ivf,"
     "h264,hevc,wav,mp3,aac,flac,y4m,yuv4mpegpipe"
 )
-_EBML = b"\x1a\x45\xdf\xa3"  # how Matroska begins
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def opened(
     """Open a video for decoding with one thread; faults inside the block become VideoErrors.
 
     FFmpeg decodes a frame or more to learn of a stream what its container may not say;
-    `by_header` skips that for MP4 and Matroska, which say what copying packets needs.
+    `by_header` skips that for MP4, whose header says what copying packets needs.
     """
     bounds = limits or Limits()
     start = head(source)
@@ -144,7 +143,7 @@ def opened(
     file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}"
     reason = "unreadable"
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
-    if by_header and (start[4:8] == b"ftyp" or start.startswith(_EBML)):
+    if by_header and start[4:8] == b"ftyp":
         options |= {"probesize": "32", "analyzeduration": "0", "skip_frame": "all"}
     try:
         with av.open(file, mode="r", options=options, metadata_errors="replace") as container:

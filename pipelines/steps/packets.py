@@ -38,6 +38,8 @@ class Tally:
     keyframes: list[int] = field(default_factory=list)
     """Times of keyframes that nothing before or after reaches across."""
     last_duration: int = 0
+    is_open: bool = False
+    """Whether groups of pictures reach into each other, so that keyframes are no place to cut."""
     _top: int = 0
 
     def add(self, pts: int, duration: int, *, is_key: bool) -> None:
@@ -45,7 +47,8 @@ class Tally:
         if is_key and (not self.pts or pts > self._top):
             self.keyframes.append(pts)
         elif self.keyframes and pts < self.keyframes[-1]:
-            self.keyframes.pop()  # shown before the keyframe it is stored after: an open group
+            self.keyframes.pop()  # shown before the keyframe it is stored after
+            self.is_open = True
         self.pts.append(pts)
         self._top = max(self._top, pts) if len(self.pts) > 1 else pts
         self.last_duration = duration or self.last_duration
@@ -146,6 +149,8 @@ def _result(
     tags: dict[str, str],
     start: int | None,
 ) -> Scan:
+    if tally.is_open:
+        raise NotByPacketsError
     times = sorted(tally.pts)
     check_times(times, header)
     gaps = np.diff(times)

@@ -15,6 +15,8 @@ from infra.video import opened
 from pipelines.steps.found import Scan, Span
 from pipelines.steps.packets import Tally
 
+_MAX_UNDATED = 32  # packets without decoding times at the start; more is no reordering
+
 
 @dataclass(frozen=True)
 class Copy:
@@ -79,7 +81,7 @@ def remux(
     ]
     at, file = 0, None
     with opened(data, limits, by_header=True) as (container, stream):
-        for packet in container.demux(stream):
+        for packet in _dated(container.demux(stream)):
             if packet.pts is None or packet.is_discard or packet.pts < edges[at][0]:
                 continue
             while at < len(edges) and packet.pts >= edges[at][1]:
@@ -93,3 +95,19 @@ def remux(
         while at < len(edges):
             yield file.finish() if file else None
             at, file = at + 1, None
+
+
+def _dated(packets: "Iterator[av.Packet[av.VideoStream]]") -> "Iterator[av.Packet[av.VideoStream]]":
+    """Yield packets with decoding times, which Matroska leaves open for the first ones."""
+    held: list[av.Packet[av.VideoStream]] = []
+    for packet in packets:
+        if packet.dts is None and packet.size and len(held) < _MAX_UNDATED:
+            held.append(packet)
+            continue
+        if packet.dts is not None:
+            for back, early in enumerate(reversed(held), 1):
+                early.dts = packet.dts - back * max(1, early.duration or 1)
+        yield from held
+        held = []
+        yield packet
+    yield from held

@@ -163,9 +163,9 @@ class Plan:
     def _closed(self, end: int, end_pts: int) -> list[Span]:
         """Return the spans from where the last one ended to the end of the shot."""
         laid = []
-        while end_pts - self._pts[self._start] > 2 * self._window and end - self._start > 1:
+        while self._start < end and end_pts - self._pts[self._start] > 2 * self._window:
             laid.append(self._window_from(self._start, end))
-        if end_pts - self._pts[self._start] > self._window:
+        if self._start < end and end_pts - self._pts[self._start] > self._window:
             middle = self._middle(self._start, end, end_pts)
             if self._start < middle < end:
                 laid.append(self._span(middle))

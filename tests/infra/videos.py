@@ -144,3 +144,22 @@ def with_cover(container="mp4"):
         out.mux(sleeve.encode(picture.reformat(format="yuvj420p")))
         out.mux(sleeve.encode())
     return file.getvalue()
+
+
+def sound_and_picture(num_seconds):
+    """A Matroska file whose sound is longer than its picture."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as out:
+        picture = out.add_stream("libx264", rate=10)
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        tone = out.add_stream("aac", rate=16_000, layout="mono")
+        for pixels in moving():
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+            out.mux(picture.encode(frame))
+        out.mux(picture.encode())
+        for second in range(num_seconds):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.float32), "fltp", "mono")
+            frame.rate, frame.pts = 16_000, second * 16_000
+            out.mux(tone.encode(frame))
+        out.mux(tone.encode())
+    return file.getvalue()

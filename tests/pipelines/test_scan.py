@@ -1,7 +1,5 @@
 """Scanning: counted frames, real times, and why a source is refused."""
 
-import io
-
 import av
 import numpy as np
 import pytest
@@ -10,7 +8,9 @@ from infra.stills import VideoError
 from infra.video import encode_image, encode_video
 from pipelines.ingest_config import AcceptSettings
 from pipelines.steps.scan import perceptual_hash, scan
-from tests.infra.videos import moving, noise, sound, video
+from tests.infra.videos import from_second, moving, noise, sound, sound_and_picture, video
+
+ACCEPT = AcceptSettings()
 
 ACCEPT = AcceptSettings()
 
@@ -19,38 +19,6 @@ def reason(data):
     with pytest.raises(VideoError) as caught:
         scan(data, ACCEPT)
     return caught.value.reason
-
-
-def from_second(data, start_s, template="matroska"):
-    """The packets from a time on: a recording that starts inside a group of pictures."""
-    file = io.BytesIO()
-    with av.open(io.BytesIO(data)) as source, av.open(file, "w", format=template) as out:
-        stream = source.streams.video[0]
-        target = out.add_stream_from_template(stream)
-        for packet in source.demux(stream):
-            if packet.pts is not None and packet.pts * packet.time_base >= start_s:
-                packet.stream = target
-                out.mux(packet)
-    return file.getvalue()
-
-
-def with_sound(num_seconds):
-    """A Matroska file whose sound is longer than its picture."""
-    file = io.BytesIO()
-    with av.open(file, "w", format="matroska") as out:
-        picture = out.add_stream("libx264", rate=10)
-        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
-        tone = out.add_stream("aac", rate=16_000, layout="mono")
-        for pixels in moving():
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
-            out.mux(picture.encode(frame))
-        out.mux(picture.encode())
-        for second in range(num_seconds):
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.float32), "fltp", "mono")
-            frame.rate, frame.pts = 16_000, second * 16_000
-            out.mux(tone.encode(frame))
-        out.mux(tone.encode())
-    return file.getvalue()
 
 
 def test_frames_and_times_are_counted():
@@ -88,7 +56,7 @@ def test_an_mp4_with_its_index_in_front_that_was_cut_off_is_truncated(tmp_path):
 
 
 def test_sound_that_outlasts_the_picture_is_no_truncation():
-    assert scan(with_sound(4), ACCEPT).num_frames == 12
+    assert scan(sound_and_picture(4), ACCEPT).num_frames == 12
 
 
 def test_frames_before_the_first_keyframe_are_left_out():

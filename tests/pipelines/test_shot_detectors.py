@@ -1,6 +1,7 @@
 """The detector of shots against PySceneDetect's, on scenes whose cuts are known."""
 
 import collections
+import itertools
 from pathlib import Path
 
 import cv2
@@ -68,6 +69,7 @@ def f1(found, missed, false):
     return 2 * found / max(1, 2 * found + missed + false)
 
 
+@pytest.mark.slow
 def test_no_detector_of_the_library_is_better_on_the_whole(table):
     scores = {
         name: f1(*sum(table[kind][name] for kind in table if kind != "dissolves"))
@@ -77,13 +79,15 @@ def test_no_detector_of_the_library_is_better_on_the_whole(table):
     assert scores["ours"] > 0.97
 
 
-def test_no_kind_but_dissolves_fools_it(table):
-    for kind, row in table.items():
-        _, missed, false = row["ours"]
-        assert false == 0, kind
-        assert missed == 0 or kind == "dissolves", kind
+def test_nothing_but_dissolves_fools_it():
+    for kind, frames, truth in kinds():
+        got, near = ours(frames), _NEAR.get(kind, 1)
+        assert all(any(abs(at - true) <= near for true in truth) for at in got), kind
+        if kind != "dissolves":
+            assert len(got) == len(truth), kind
 
 
+@pytest.mark.slow
 def test_the_table_in_the_readme_is_what_was_measured(table):
     readme = Path(__file__).parents[2] / "pipelines" / "steps" / "README.md"
     text = readme.read_text(encoding="utf-8")
@@ -111,7 +115,7 @@ def test_changes_are_the_same_in_blocks_and_at_once(num_frames):
 
 
 def test_borders_are_the_same_row_by_row_and_at_once():
-    for _, frames, _ in list(kinds())[:12]:
+    for _, frames, _ in list(itertools.islice(kinds(), 6)):
         rows = measured(thumbs_of(frames))
         borders = Borders(CutSettings())
         found = [at for row in rows for at in borders.add(row[None])]
