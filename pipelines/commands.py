@@ -104,8 +104,8 @@ def dataset(config: RunConfig, operands: Sequence[str]) -> int:
     from pipelines.datasets.counting import counting
 
     action, *rest = operands or ["show"]
-    selection = counting(config.scores, config.filter, config.refresh.partitions)
     root = config.dataset.root or storage.join(config.workspace, "dataset")
+    selection = counting(root, config.scores, config.filter, config.refresh.partitions)
     beside = config.workspace if not config.dataset.root else "."
     asked = actions.Asked(root, config.dataset, tuple(rest), selection, beside)
     text, code = actions.run(asked, action)

@@ -105,9 +105,27 @@ def search(dataset: Dataset, selection: Selection, method: Method, run_id: str) 
     return Doubles(version, num_compared, num_fresh, num_found, num_before + num_found, seconds)
 
 
+def known_version(dataset: Dataset, method: Method) -> str:
+    """Return the version of the newest search by a method, whatever it compared; empty: none."""
+    sql = (
+        "SELECT version FROM duplicates WHERE starts_with(version, ?) "
+        'GROUP BY version ORDER BY max("at") DESC, version DESC LIMIT 1'
+    )
+    with query(dataset, sql, parameters=[f"{_digest(method)}-"]) as rows:
+        found = rows.read_all()["version"].to_pylist()
+    return str(found[0]) if found else ""
+
+
+def _digest(method: Method) -> str:
+    """Return the identity of a method."""
+    words = f"{method.identity} same_source={method.same_source}"
+    return hashlib.sha256(words.encode()).hexdigest()[:12]
+
+
 def _stem(scope: Selection, method: Method) -> str:
-    words = [method.identity, method.same_source, scope.model_dump(mode="json")]
-    return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:16]
+    """Return what the versions of searches by a method among the clips of a scope begin with."""
+    words = json.dumps(scope.model_dump(mode="json"), sort_keys=True)
+    return f"{_digest(method)}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
 
 
 def _generation(dataset: Dataset, stem: str) -> int:

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 
 from infra.store.select import chosen_clips
 from infra.store.selection import Bound, Selection
+from pipelines.datasets.counting import counting
 from pipelines.scores.alike import by_phash, by_vectors, masks, num_blocks, pair_hashes
 from pipelines.scores.clusters import label, scratch
-from pipelines.scores.config import DoubleSettings
-from pipelines.scores.doubles import search
+from pipelines.scores.config import DoubleSettings, FilterSettings, ScoreSettings
+from pipelines.scores.doubles import known_version, search
 
 BASE = 0x5A96C3F00F3C695A  # half of the bits are ones
 ANY = Selection()
@@ -271,3 +272,26 @@ def test_vectors_in_several_blocks_give_what_brute_force_gives(corpus):
         least = np.where(near, least[None], 999).min(axis=1)
     expected = {f"c{n:03d}": f"c{m:03d}" for n, m in enumerate(least) if n != m}
     assert corpus.left_out(result.version) == expected
+
+
+def test_the_newest_search_by_a_method_is_known_whatever_it_compared(corpus):
+    method = by_phash(DoubleSettings(phash=True, memory_mib=256))
+    assert known_version(corpus.dataset, method) == ""
+    corpus.hashed({"a": mark(), "b": mark(1)})
+    first = run(corpus)
+    assert known_version(corpus.dataset, method) == first.version
+    second = run(corpus, Selection(kinds=("video",)))
+    assert known_version(corpus.dataset, method) == second.version
+    run(corpus, max_bits=2)
+    assert known_version(corpus.dataset, method) == second.version
+
+
+def test_settings_name_the_doubles_that_dataset_commands_leave_out(corpus):
+    corpus.hashed({"a": mark(), "b": mark(1)})
+    filters = FilterSettings(min_side_px=10, doubles=DoubleSettings(phash=True, memory_mib=256))
+    found = counting(corpus.dataset.root, ScoreSettings(), filters, ("p",))
+    assert (found.duplicate_versions, found.partitions) == ((), ("p",))
+    version = run(corpus).version
+    found = counting(corpus.dataset.root, ScoreSettings(), filters, ())
+    assert found.duplicate_versions == (version,)
+    assert len(found.bounds) == 2
