@@ -73,7 +73,7 @@ def _ok_texts(dataset: Dataset, clips: Selection) -> Iterator[str]:
     """Yield the distinct texts that are usable of the clips."""
     taken, values = selected_sql(clips)
     sql = (
-        "SELECT DISTINCT text FROM captions WHERE status = 'ok' "
+        "SELECT DISTINCT text FROM captions WHERE status = 'ok' AND text IS NOT NULL "
         f"AND clip_id IN (SELECT clip_id FROM ({taken}))"
     )
     with query(dataset, sql, parameters=values) as rows:
