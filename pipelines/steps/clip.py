@@ -45,7 +45,8 @@ def copied_scan(copy: Copy, source: Scan, span: Span, limits: Limits) -> Scan:
     frame, header = _first(copy.data, limits)
     if header.rotation != source.header.rotation:
         raise VideoError("miscut", "the copy lost its rotation")
-    found = replace(found, header=replace(header, fps=found.header.fps))
+    fps, duration_s = found.header.fps, found.header.duration_s
+    found = replace(found, header=replace(header, fps=fps, duration_s=duration_s))
     if found.thumb_frames:
         return found
     thumbs = Thumbs()(frame)[None]
