@@ -69,6 +69,16 @@ class Release:
         with query(Dataset(self.root), ordered, self.versions, parameters=values) as found:
             yield found
 
+    @contextmanager
+    def texts(self, split: Split | None = None) -> Iterator[pa.RecordBatchReader]:
+        """Give the distinct texts of captions as a stream, sorted; of one split, or of all."""
+        sql, values = captioned_sql(self.selection)
+        where = "WHERE split = ?" if split else ""
+        values += [split] if split else []
+        distinct = f"SELECT DISTINCT text FROM ({sql}) {where} ORDER BY text"
+        with query(Dataset(self.root), distinct, self.versions, parameters=values) as found:
+            yield found
+
     def clips(self, split: Split | None = None) -> pa.Table:
         """Return captioned clips, sorted by clip_id: the clips table's columns and `split`.
 

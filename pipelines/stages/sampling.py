@@ -1,5 +1,6 @@
 """Serve the trained models on this machine and ask for the run's videos over HTTP."""
 
+import itertools
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -68,11 +69,12 @@ def settings_at(settings: ServeSettings, folder: str, scratch: str) -> ServeSett
 def unseen_captions(dataset: str, name: str, number: int) -> tuple[str, ...]:
     """Return captions of sources that training does not read, else of any, evenly chosen."""
     release = load(dataset, name)
-    texts = {row["clip_id"]: row["text"] for row in release.captions().to_pylist()}
     for split in (*UNSEEN, None):
-        clips = release.clips(split)["clip_id"].to_pylist()
-        found = sorted({texts[clip] for clip in clips})
-        if found:
+        with release.texts(split) as found:
+            count = sum(map(len, found))
+        if count:
             break
-    step = max(1, len(found) // number)
-    return tuple(found[::step][:number])
+    step = max(1, count // number)
+    with release.texts(split) as found:
+        every = (str(text) for batch in found for text in batch.column(0).to_pylist())
+        return tuple(itertools.islice(every, 0, step * number, step))

@@ -124,6 +124,18 @@ def test_rows_stream_in_order_with_what_was_asked_for(dataset):
     ]
 
 
+def test_texts_come_once_and_sorted(dataset):
+    dataset.append("captions", [caption("uncaptioned", "a still")])
+    made = release.create(dataset, "r", Selection())
+    for split, expected in (
+        ("train", ["a blue square", "a still", "brief"]),
+        ("test", ["new words"]),
+        (None, ["a blue square", "a still", "brief", "new words"]),
+    ):
+        with made.texts(split) as found:
+            assert found.read_all()["text"].to_pylist() == expected
+
+
 def test_bounds_without_end_come_back_from_the_file(dataset):
     dataset.append("scores", [{"clip_id": "b", "scorer": "s", "version": "1", "value": 0.5}])
     bounds = (Bound(scorer="s", version="1", least=0.4),)
