@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra import storage
-from infra.errors import DataError
+from infra.errors import DataError, ServiceError
 from pipelines.sources.config import SourceSettings
 from pipelines.sources.entry import SourceEntry
+from pipelines.sources.place import is_denied
 
 TEXTS = ("txt", "json")
 """Endings of what may stand beside media, with its stem."""
@@ -181,7 +182,9 @@ def _read(uri: str, settings: SourceSettings) -> bytes:
     limit_bytes = settings.max_caption_kib << 10
     try:
         data = storage.read_range(uri, 0, limit_bytes + 1)
-    except DataError as fault:
+    except (DataError, ServiceError) as fault:
+        if isinstance(fault, ServiceError) and not is_denied(fault):
+            raise
         raise CaptionError("caption_unreadable", str(fault), retryable=True) from fault
     if len(data) > limit_bytes:
         raise CaptionError(
