@@ -116,15 +116,16 @@ def _sample(seen: View, limit: int) -> list[dict[str, Any]]:
         )
         SELECT part, clip_id, md5(clip_id) AS draw FROM ranked ORDER BY turn, draw LIMIT ?
     """
-    with query(seen.dataset, drawn, seen.versions, parameters=[limit, *values, limit]) as found:
-        picked = found.read_all()
+    with query(seen.dataset, drawn, seen.versions, parameters=[limit, *values, limit]) as rows:
+        picked = rows.read_all()
     names = ", ".join(_COLUMNS)
-    sql = (
-        f"SELECT {names}, split, part FROM ({chosen}) JOIN shown USING (clip_id) "
-        "ORDER BY part, draw"
+    sql = (  # no join, for which all clips might be held
+        f"SELECT {names}, split FROM ({chosen}) WHERE clip_id IN (SELECT clip_id FROM shown)"
     )
     with query(seen.dataset, sql, seen.versions, {"shown": picked}, values) as rows:
-        return list(rows.read_all().to_pylist())
+        found = {row["clip_id"]: row for row in rows.read_all().to_pylist()}
+    order = sorted(picked.to_pylist(), key=lambda row: (row["part"], row["draw"]))
+    return [found[row["clip_id"]] | {"part": row["part"]} for row in order]
 
 
 def _num_clips(seen: View) -> int:
