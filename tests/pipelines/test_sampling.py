@@ -3,8 +3,11 @@
 import pytest
 
 from infra.config import Settings
+from infra.store import release
+from infra.store.dataset import Dataset
+from infra.store.selection import Selection
 from pipelines.runtime import Runtime, Task
-from pipelines.stages.sampling import own_models, settings_at
+from pipelines.stages.sampling import own_models, settings_at, unseen_captions
 from serve import table
 from serve.config import ModelSettings, ServeSettings
 
@@ -35,3 +38,21 @@ def test_jobs_of_a_run_in_s3_are_kept_locally(database, folder, expected):
     settings = settings_at(ServeSettings(database=database), folder, "/scratch")
     assert settings.folder == folder
     assert table.url_for(settings.database, settings.folder) == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(1, ("text 0",)), (2, ("text 0", "text 3")), (9, None)]
+)
+def test_prompts_are_spread_over_what_training_does_not_read(tmp_path, number, expected):
+    dataset = Dataset.open(str(tmp_path / "d"), create=True)
+    buckets = {**{n: 10 for n in range(6)}, **{n: 900 for n in range(6, 9)}}
+    dataset.append("clips", [
+        {"clip_id": str(n), "kind": "video", "num_frames": 9, "split_bucket": bucket}
+        for n, bucket in buckets.items()
+    ])  # fmt: skip
+    dataset.append("captions", [
+        {"clip_id": str(n), "text": f"text {n}", "origin": "human", "status": "ok"} for n in buckets
+    ])  # fmt: skip
+    release.create(dataset, "r", Selection())
+    found = unseen_captions(dataset.root, "r", number)
+    assert found == (expected or tuple(f"text {n}" for n in range(6)))
