@@ -45,7 +45,7 @@ def test_jobs_of_a_run_in_s3_are_kept_locally(database, folder, expected):
 )
 def test_prompts_are_spread_over_what_training_does_not_read(tmp_path, number, expected):
     dataset = Dataset.open(str(tmp_path / "d"), create=True)
-    buckets = {**{n: 10 for n in range(6)}, **{n: 900 for n in range(6, 9)}}
+    buckets = dict.fromkeys(range(6), 10) | dict.fromkeys(range(6, 9), 900)
     dataset.append("clips", [
         {"clip_id": str(n), "kind": "video", "num_frames": 9, "split_bucket": bucket}
         for n, bucket in buckets.items()
