@@ -6,7 +6,7 @@ that a release pins stays, and so does whatever a reader or writer may hold that
 last hours: a table keeps the files of every version that was the newest at some moment since then.
 Age is measured by the store's own clock, which is asked with a probe file.
 
-    for one in find(dataset, older_than_h=24): storage.delete(one.uri)
+    for one in find(dataset, older_than_h=24): remove(one)
 """
 
 import re
@@ -24,13 +24,13 @@ import pyarrow.parquet as pq
 
 from infra import storage
 from infra.errors import DataError
-from infra.store import actions
+from infra.store import actions, uploads
 from infra.store import release as releases
 from infra.store.dataset import Dataset
 from infra.store.query import query
 from infra.store.schema import SCHEMAS, TableName
 
-Kind = Literal["media", "table", "temporary", "work"]
+Kind = Literal["media", "table", "temporary", "work", "upload"]
 
 _HOUR_NS = 3_600_000_000_000
 _NEVER_NS = (1 << 63) - 1
@@ -52,6 +52,16 @@ class Garbage:
     kind: Kind
     uri: str
     size_bytes: int
+    upload_id: str = ""
+    """Of an upload to S3 that was begun and not ended; its size is not known."""
+
+
+def remove(garbage: Garbage) -> None:
+    """Delete what was found; what is gone already is no error."""
+    if garbage.upload_id:
+        uploads.abort(garbage.uri, garbage.upload_id)
+    else:
+        storage.delete(garbage.uri)
 
 
 def find(dataset: Dataset, older_than_h: float) -> Iterator[Garbage]:
@@ -70,6 +80,9 @@ def find(dataset: Dataset, older_than_h: float) -> Iterator[Garbage]:
             yield from _table_garbage(dataset, table, pinned[table], cutoff_ns)
         yield from _media_garbage(dataset, listing, pinned["clips"], cutoff_ns)
     yield from _strays(dataset, cutoff_ns)
+    for one in uploads.unfinished(dataset.uri("")):
+        if one.begun_ns < cutoff_ns:
+            yield Garbage("upload", one.uri, 0, one.upload_id)
 
 
 def orphans(dataset: Dataset) -> tuple[int, int]:
@@ -95,6 +108,8 @@ def store_time_ns(dataset: Dataset) -> int:
     try:
         files, path = storage.filesystem(probe)
         return int(files.get_file_info(path).mtime_ns or 0)
+    except OSError as fault:
+        raise storage.explain(probe, fault) from fault
     finally:
         storage.delete(probe)
 

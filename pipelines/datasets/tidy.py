@@ -8,12 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import cast, get_args
 
-from infra import storage
 from infra.errors import ConfigError
 from infra.store.compact import compact as compact_table
 from infra.store.dataset import Dataset
 from infra.store.schema import SCHEMAS, TableName
-from infra.store.vacuum import Garbage, Kind, find
+from infra.store.vacuum import Garbage, Kind, find, remove
 from pipelines.datasets import words
 from pipelines.datasets.actions import Answer
 
@@ -27,6 +26,7 @@ _ABOUT: dict[Kind, str] = {
     "table": "data files that no readable version needs",
     "temporary": "temporary files of writers that were killed",
     "work": "files of scratch folders",
+    "upload": "uploads that were begun and not ended, of unknown size",
 }
 
 
@@ -100,7 +100,7 @@ def tables(names: Sequence[str]) -> tuple[TableName, ...]:
 
 def _delete(group: Sequence[Garbage]) -> None:
     with ThreadPoolExecutor(_THREADS) as pool:
-        list(pool.map(storage.delete, [one.uri for one in group]))
+        list(pool.map(remove, group))
     log.info("vacuum deleted=%d last=%s", len(group), group[-1].uri)
 
 

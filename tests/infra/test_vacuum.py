@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import boto3
 import pytest
 
 from infra import storage
@@ -45,7 +46,7 @@ def garbage(dataset, older_than_h=0.0):
 
 def clean(dataset):
     for one in list(garbage(dataset).values()):
-        storage.delete(one.uri)
+        vacuum.remove(one)
 
 
 def age(dataset, hours):
@@ -162,3 +163,19 @@ def test_an_ingest_that_commits_meanwhile_loses_nothing(dataset):
     found = vacuum.find(dataset, older_than_h=1)
     dataset.append("clips", [shard])
     assert list(found) == []
+
+
+def test_uploads_that_were_never_ended_are_given_up(s3):
+    dataset = Dataset.open(f"{s3}/corpus", create=True)
+    bucket = s3.removeprefix("s3://")
+    client = boto3.client("s3")
+    for key in ("corpus/media/half.parquet", "another/half"):
+        begun = client.create_multipart_upload(Bucket=bucket, Key=key)
+        client.upload_part(
+            Bucket=bucket, Key=key, UploadId=begun["UploadId"], PartNumber=1, Body=b"x"
+        )
+    time.sleep(1.1)
+    assert [one.kind for one in garbage(dataset).values()] == ["upload"]
+    clean(dataset)
+    left = client.list_multipart_uploads(Bucket=bucket)["Uploads"]
+    assert [one["Key"] for one in left] == ["another/half"]
