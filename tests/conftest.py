@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -22,6 +22,7 @@ from infra import cluster
 cluster.prepare()  # before any test module imports Ray
 
 RCLONE_KEYS = ("rclone-key", "rclone-secret")
+StartRclone = Callable[..., tuple["subprocess.Popen[str]", str]]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,25 +56,33 @@ def s3(_s3_server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixture
 
 
 @pytest.fixture(scope="session")
-def _rclone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("rclone")
-    words = ["serve", "s3", "--addr", "127.0.0.1:0", "--auth-key", ",".join(RCLONE_KEYS)]
-    server = subprocess.Popen(
-        [Path(sys.executable).with_name("rclone"), *words, "--config", os.devnull, folder],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stderr is not None
-    for line in server.stderr:
-        found = re.search(r"http://127\.0\.0\.1:\d+", line)
-        if found:
-            break
-    else:
+def start_rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartRclone]:
+    """Start a server that checks signatures; give (process, endpoint). The port may be chosen."""
+    folder, started = tmp_path_factory.mktemp("rclone"), []
+
+    def start(port: int = 0) -> tuple[subprocess.Popen[str], str]:
+        words = ["serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", ",".join(RCLONE_KEYS)]
+        server = subprocess.Popen(
+            [Path(sys.executable).with_name("rclone"), *words, "--config", os.devnull, folder],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(server)
+        assert server.stderr is not None
+        for line in server.stderr:
+            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+                return server, found.group()
         raise AssertionError("rclone ended without serving")
-    yield found.group()
-    server.kill()
-    server.wait()
-    server.stderr.close()
+
+    yield start
+    for server in started:
+        server.kill()
+        server.communicate()
+
+
+@pytest.fixture(scope="session")
+def _rclone_server(start_rclone: StartRclone) -> str:
+    return start_rclone()[1]
 
 
 @pytest.fixture

@@ -228,3 +228,26 @@ def test_a_fork_gets_a_client_of_its_own(s3):
     """
     words = [sys.executable, "-c", textwrap.dedent(program), f"{s3}/x"]
     assert subprocess.run(words, check=False).returncode == 0
+
+
+def test_a_server_that_dies_in_the_middle_is_told_and_used_again_when_it_is_back(
+    rclone_s3, start_rclone, monkeypatch, tmp_path
+):
+    server, endpoint = start_rclone()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    uri, copy = f"{rclone_s3}/large", tmp_path / "copy" / "x"
+    storage.write_bytes(uri, bytes(64 << 20))
+    killer = threading.Thread(target=_kill_when_begun, args=(server, copy.parent))
+    killer.start()
+    with pytest.raises(ServiceError, match="S3 does not answer"):
+        storage.copy_to(uri, copy, limit_bytes=64 << 20)
+    killer.join()
+    assert list(copy.parent.iterdir()) == []
+    start_rclone(int(endpoint.rpartition(":")[2]))
+    assert storage.copy_to(uri, copy, limit_bytes=64 << 20) == 64 << 20
+
+
+def _kill_when_begun(server, folder):
+    while not (folder.is_dir() and any(path.stat().st_size for path in folder.iterdir())):
+        time.sleep(0.001)
+    server.kill()
