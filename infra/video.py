@@ -165,10 +165,15 @@ def decoded(
 
     A keyframe that an edit list hides is one too. Some decoders mark no frames; where they do not
     reorder, their packets tell.
+
+    Raises:
+        VideoError: A packet is damaged, as demuxers of transport streams notice.
     """
     started, reorders = False, stream.codec_context.codec.reorder
     for packet in container.demux(stream):
         started = started or (packet.is_keyframe and (packet.is_discard or not reorders))
+        if packet.is_corrupt and started:
+            raise VideoError("corrupt", f"the packet at {packet.pts} is damaged")
         for frame in packet.decode():
             started = started or bool(frame.key_frame)
             if started:

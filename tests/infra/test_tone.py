@@ -49,6 +49,11 @@ def test_the_roll_off_keeps_the_order_of_light_and_never_passes_white(one, other
     assert high <= 203 * (1 + 1e-9)
 
 
+def test_the_mastering_display_s_peak_becomes_white():
+    assert tone.rolled_off(np.array([1000.0, 10_000.0])) == pytest.approx([203, 203])
+    assert tone.rolled_off(np.array(990.0)) < 203
+
+
 @given(st.floats(0, 38))
 def test_dark_light_is_not_rolled_off(light):
     assert tone.rolled_off(np.array(light)) == pytest.approx(light, rel=1e-6, abs=1e-6)
