@@ -50,7 +50,7 @@ _ADVICE = (  # (what a fault says, lower case without blanks and underscores; wh
         "server: it may be full or read-only",
     ),
     (
-        ("connect", "timeout", "timedout", "networkconnection", "errorsendingrequest"),
+        ("connect", "timeout", "timedout", "totalbytesexpected", "errorsendingrequest"),
         "S3 does not answer; check AWS_ENDPOINT_URL and the network",
     ),
 )
