@@ -42,10 +42,11 @@ def test_an_empty_dataset_is_shown(tmp_path):
 
 
 def test_history_lists_commits_newest_first(corpus):
-    corpus.append("scores", [{"clip_id": "x", "scorer": "s", "value": 1.0}])
+    corpus.append("scores", [{"clip_id": "x", "scorer": "s", "value": 1.0, "run_id": "r7"}])
     commits = history(corpus.root, (), 50).tree["commits"]
     assert (commits[0]["table"], commits[0]["num_rows_added"]) == ("scores", 1)
     assert commits[0]["num_bytes_added"] > 0
+    assert [one["run_ids"] for one in commits[:2]] == [["r7"], []]
     only = history(corpus.root, ("clips",), 1).tree["commits"]
     assert [(one["table"], one["num_rows_added"]) for one in only] == [("clips", 8)]
 
