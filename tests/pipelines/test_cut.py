@@ -106,7 +106,8 @@ def test_an_open_group_of_pictures_is_not_cut_inside():
     data = video(moving(48), "mp4", fps=8, options=options)
     whole = decode(data).frames
     for accept in (FULL, PACKETS):
-        _, clips = made(data, CutSettings(window_s=1.0), accept)
+        found, clips = made(data, CutSettings(window_s=1.0), accept)
+        assert found.validated_by == "full"
         joined = np.concatenate([decode(clip.data).frames for clip in clips])
         assert len(joined) == 48
         assert np.abs(joined.astype(int) - whole).mean() < 3

@@ -101,16 +101,35 @@ def test_a_matroska_file_that_was_cut_off_is_truncated(share, how):
     assert reason(data[: int(len(data) * share)], accept) in ("truncated", "corrupt")
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_two_damaged_kilobytes_are_found(seed):
-    random = np.random.default_rng(seed)
-    data = bytearray(DAMAGEABLE)
-    start = int(random.integers(2000, len(data) - 8000))
-    data[start : start + 2048] = random.bytes(2048)
-    assert reason(bytes(data)) in ("corrupt", "truncated", "unreadable", "bad_timestamps")
+@pytest.mark.parametrize(
+    ("container", "codec", "least"),
+    [
+        ("mp4", "libx264", 20),
+        ("mpegts", "libx264", 20),
+        ("avi", "mpeg4", 20),
+        ("mpegts", "mpeg2video", 20),
+        ("matroska", "libx264", 19),
+        ("webm", "libvpx-vp9", 18),
+    ],
+)
+def test_two_damaged_kilobytes_are_found(container, codec, least):
+    """Some decoders fail, some only flag a frame: with several threads they would not.
 
-
-DAMAGEABLE = video(noise(60, 144, 256), fps=24)
+    Matroska takes up again behind a hole, and VP9 has no way to notice wrong bits.
+    """
+    good = video(noise(60, 144, 256), container, codec, fps=24)
+    reasons = []
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        data = bytearray(good)
+        start = int(random.integers(2000, len(data) - 8000))
+        data[start : start + 2048] = random.bytes(2048)
+        try:
+            clips_of(bytes(data))
+        except VideoError as fault:
+            reasons.append(fault.reason)
+    assert len(reasons) >= least
+    assert set(reasons) <= {"corrupt", "truncated", "bad_timestamps"}
 
 
 # Sizes and times that cannot be
