@@ -92,15 +92,17 @@ def test_processes_that_are_killed_leave_it_whole_and_within_its_limit(tmp_path)
         writers = [
             subprocess.Popen([*words, f"{turn}{i}"], stdout=subprocess.PIPE) for i in range(3)
         ]
-        for writer in writers:
-            writer.stdout.readline()
-        end = time.monotonic() + chance.uniform(0.2, 0.6)
-        while time.monotonic() < end:
-            assert held.size_bytes() <= limit
-        for writer in writers:
-            os.kill(writer.pid, signal.SIGKILL)
-            writer.wait()
-            writer.stdout.close()
+        try:
+            for writer in writers:
+                writer.stdout.readline()
+            end = time.monotonic() + chance.uniform(0.2, 0.6)
+            while time.monotonic() < end:
+                assert held.size_bytes() <= limit
+        finally:
+            for writer in writers:
+                os.kill(writer.pid, signal.SIGKILL)
+                writer.wait()
+                writer.stdout.close()
         assert kept(held) <= limit
     found = [key for key in range(500) if get(held, str(key), bytes([key % 256]) * (1000 + key))]
     assert len(found) > 10

@@ -202,9 +202,11 @@ def test_a_reader_that_was_killed_leaves_a_cache_that_others_can_use(source, s3,
     settings = changed(disk_cache=str(tmp_path), disk_cache_mib=1)
     local = Reader(source, SETTINGS, SMALL)
     process = subprocess.Popen([*words, str(tmp_path)], stdout=subprocess.PIPE, env=os.environ)
-    process.stdout.readline()
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    try:
+        assert process.stdout.readline() == b"0\n"
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
     far = Reader(Source(f"{s3}/d", source.release, source.encoder_id), settings, SMALL)
     assert [whole([far], step) for step in range(3)] == [whole([local], s) for s in range(3)]
