@@ -20,6 +20,7 @@ from pipelines.runtime import Runtime, Task
 log = logging.getLogger(__name__)
 
 WHOLE = "all"
+_NUM_TOLD = 20  # partitions that a line names
 
 ConfigT = TypeVar("ConfigT", bound=Settings)
 Json = Any  # plain data: numbers, strings, lists, mappings
@@ -82,7 +83,9 @@ def run(
         if not stale:
             log.info("%s: fresh (%d of %d)", label, len(mine), len(mine))
             continue
-        log.info("%s: %s", label, "; ".join(f"{t.partition} {t.why}" for t in stale))
+        told = [f"{task.partition} {task.why}" for task in stale[:_NUM_TOLD]]
+        more = f"; and {len(stale) - _NUM_TOLD} more" if len(stale) > _NUM_TOLD else ""
+        log.info("%s: %s%s", label, "; ".join(told), more)
         started = runtime.started[stage.name] = time.monotonic()
         stage.run(stale, masked(config, stage), runtime)
         _check_committed(stale, runtime)
