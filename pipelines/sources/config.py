@@ -72,7 +72,7 @@ class SourceSettings(Settings):
     check_changes: bool = False
     """Whether each address of a list or manifest in S3 or on the web is asked for changes."""
     parallel_checks: int = Field(default=16, ge=1, le=256)
-    """Requests at once for `check_changes`."""
+    """Requests at once for `check_changes`, and tars that are listed at once."""
     memory_mib: PositiveInt = 64
     """Sources up to this size are read into memory, others into a temporary file, MiB."""
     manifest: ManifestSettings = ManifestSettings()

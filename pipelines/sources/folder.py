@@ -1,6 +1,7 @@
 """Media below a folder, prefix or glob, and in tars there, each with what stands beside it."""
 
 import dataclasses
+import functools
 import json
 import logging
 import re
@@ -11,6 +12,7 @@ from infra import storage
 from infra.errors import DataError
 from infra.storage import FileInfo
 from pipelines.sources import partition
+from pipelines.sources.ahead import Reader, in_order
 from pipelines.sources.config import SourceSettings
 from pipelines.sources.entry import (
     SourceEntry,
@@ -19,7 +21,7 @@ from pipelines.sources.entry import (
     member_uri,
     refused,
     said_stamp,
-)  # fmt: skip
+)
 from pipelines.sources.sidecar import TEXTS, CaptionError, json_of, text_of
 from pipelines.sources.tar import Member, members
 
@@ -91,15 +93,17 @@ def list_folder(
             if not _is_hidden(info.uri.removeprefix(prefix)):
                 yield Named(info.uri, info)
 
-    for media, beside in _paired(counted(), (*suffixes, TAR)):
-        assert isinstance(media.item, FileInfo)
-        if _suffix(media.name) == TAR:
-            entries = list_tar(media.item, prefix, settings, suffixes)
-        else:
-            entries = iter([_file_entry(media.item, beside, prefix, settings)])
-        for entry in entries:
-            num_media += 1
-            yield entry
+    def parts() -> Iterator[SourceEntry | Reader]:
+        for media, beside in _paired(counted(), (*suffixes, TAR)):
+            assert isinstance(media.item, FileInfo)
+            if _suffix(media.name) == TAR:
+                yield functools.partial(list_tar, media.item, prefix, settings, suffixes)
+            else:
+                yield _file_entry(media.item, beside, prefix, settings)
+
+    for entry in in_order(parts(), settings.parallel_checks):
+        num_media += 1
+        yield entry
     _check(source or root, num_files, num_media, suffixes)
 
 

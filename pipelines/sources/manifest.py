@@ -6,6 +6,7 @@ counted and told, and stops nothing.
 
 import collections
 import contextlib
+import functools
 import json
 import tempfile
 from collections.abc import Iterator
@@ -18,15 +19,17 @@ from infra import storage
 from infra.errors import ConfigError, DataError, ServiceError
 from pipelines.sources import partition
 from pipelines.sources.address import FetchError, is_web, parsed
+from pipelines.sources.ahead import Reader, in_order
 from pipelines.sources.config import SourceSettings
 from pipelines.sources.entry import (
     MISSING,
     UNCHECKED,
     SourceEntry,
     file_stamp,
+    member_uri,
     refused,
     said_stamp,
-)  # fmt: skip
+)
 from pipelines.sources.folder import TAR, list_tar
 from pipelines.sources.place import facts_of, is_denied
 from pipelines.sources.rows import LISTS, TABLES, BadRow, Row, read_rows
@@ -55,14 +58,20 @@ def list_manifest(
     with _local(uri, settings) as path:
         rows = read_rows(path, suffix_of(uri), uri, settings.manifest)
         entries = (_entry(row, number, uri, settings) for number, row in rows)
-        for entry in _checked(entries, settings):
+        parts = (_part(entry, settings, suffixes) for entry in _checked(entries, settings))
+        for entry in in_order(parts, settings.parallel_checks):
             num_entries += 1
-            if suffix_of(entry.location) == TAR and not entry.refusal:
-                yield from _opened(entry, settings, suffixes)
-            else:
-                yield entry
+            yield entry
     if not num_entries:
         raise DataError(f"source {uri}: names nothing; put one address a line or row there")
+
+
+def _part(
+    entry: SourceEntry, settings: SourceSettings, suffixes: tuple[str, ...]
+) -> SourceEntry | Reader:
+    if suffix_of(entry.location) == TAR and not entry.refusal:
+        return functools.partial(_opened, entry, settings, suffixes)
+    return entry
 
 
 def _opened(
@@ -121,6 +130,7 @@ def _entry(row: Row | BadRow, number: int, place: str, settings: SourceSettings)
         uri, below = _placed(uri, place, settings)
     except FetchError as fault:
         shown = uri.encode(errors="backslashreplace").decode()
+        shown = shown if "://" in uri or uri.startswith("/") else member_uri(place, shown)
         return refused(shown, part, fault.reason, fault.message)
     part = partition.of_row(uri, below, _field(row, columns.date_column), settings)
     if columns.partition_column:
