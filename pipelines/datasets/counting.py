@@ -1,10 +1,10 @@
 """Which clips count by the settings, where no release says it."""
 
+from collections.abc import Mapping
+
 from infra.store.dataset import Dataset
 from infra.store.selection import Selection
-from pipelines.scores.alike import methods
-from pipelines.scores.config import FilterSettings, ScoreSettings
-from pipelines.scores.doubles import known_version
+from pipelines.scores.config import DoubleSettings, FilterSettings, ScoreSettings
 from pipelines.scores.versions import VERSIONS
 
 
@@ -30,11 +30,18 @@ def counting(
         from pipelines.scores.scorers import version_of  # reads the model's files
 
         versions |= {one.name: version_of(one) for one in scores.models}
-    searches = [
-        known_version(Dataset.open(root), one) for one in methods(filters.doubles, versions)
-    ]
     return Selection(
         partitions=partitions,
         bounds=filters.bounds(versions),
-        duplicate_versions=tuple(version for version in searches if version),
+        duplicate_versions=_doubles(root, filters.doubles, versions),
     )
+
+
+def _doubles(root: str, settings: DoubleSettings, versions: Mapping[str, str]) -> tuple[str, ...]:
+    if not settings.phash and not settings.vectors:
+        return ()
+    from pipelines.scores.alike import methods  # brings the search for neighbours
+    from pipelines.scores.doubles import known_version
+
+    searches = [known_version(Dataset.open(root), one) for one in methods(settings, versions)]
+    return tuple(version for version in searches if version)

@@ -16,6 +16,7 @@ from pipelines.datasets.actions import Answer
 
 _PARTITIONS = 20
 _QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
+_NOTHING = 1e-300  # an estimated quantile of zeros is nearly zero
 _QUERIES = {
     "clips": """
         SELECT kind, encode_mode AS mode, count(*) AS num, coalesce(sum(duration_s), 0) AS seconds,
@@ -135,7 +136,7 @@ def _blocks(facts: Mapping[str, Any]) -> dict[str, list[tuple[object, ...]]]:
         f"scores: least, quantiles {', '.join(f'{q:g}' for q in _QUANTILES)}, most": [
             (
                 *(one["scorer"], one["version"], one["num"]),
-                *(f"{v:.4g}" for v in (one["least"], *one["quantiles"], one["most"])),
+                *(_short(v) for v in (one["least"], *one["quantiles"], one["most"])),
             )
             for one in facts["scores"]
         ],
@@ -151,6 +152,10 @@ def _blocks(facts: Mapping[str, Any]) -> dict[str, list[tuple[object, ...]]]:
             for one in facts["releases"]
         ],
     }
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}" if abs(value) > _NOTHING else "0"
 
 
 def _partitions(found: list[dict[str, Any]]) -> list[tuple[object, ...]]:

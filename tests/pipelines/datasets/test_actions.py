@@ -79,4 +79,4 @@ def test_thresholds_and_partitions_decide_what_counts(call, local):
     assert code == 1
     assert "no captioned clip matches" in text
     code, text, _ = call("release", "calm", *root, "--filter.max-motion", "0.2", "--json")
-    assert (code, json.loads(text)["num_clips"]) == (0, 1)  # the image, which has no motion
+    assert (code, json.loads(text)["num_clips"]) == (0, 2)  # motion 0, and the image
