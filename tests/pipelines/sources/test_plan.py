@@ -232,7 +232,7 @@ _NAMES = st.sampled_from("abcdef")
 _STAMPS = st.sampled_from("12")
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(_NAMES, _STAMPS, min_size=1), st.lists(st.tuples(_NAMES, _STAMPS)))
 def test_plan_done_is_plan_empty(tmp_path_factory, listed, known):
     """A plan names exactly the difference, and once that is done nothing is left."""
