@@ -43,6 +43,7 @@ def encode(
         crf=settings.crf,
         look=plain.look,
         clock=Fraction(1, _CLOCK_HZ),
+        bulk=True,
     )
     try:
         last = -1

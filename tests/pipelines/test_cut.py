@@ -165,6 +165,7 @@ def test_heights_shrink_what_is_higher(height):
     _, (clip,) = made(video(moving()), cutting)
     wanted = {0: (64, 48), 20: (26, 20), 31: (40, 30), 640: (64, 48)}[height]
     assert (clip.found.header.width, clip.found.header.height) == wanted
+    assert b"b_adapt=0" in clip.data  # x264 writes its options into what it makes
 
 
 def test_a_clip_keeps_only_its_picture():
