@@ -179,3 +179,23 @@ def test_uploads_that_were_never_ended_are_given_up(s3):
     clean(dataset)
     left = client.list_multipart_uploads(Bucket=bucket)["Uploads"]
     assert [one["Key"] for one in left] == ["another/half"]
+
+
+def test_a_data_file_that_is_being_written_stays(dataset):
+    dataset.append("captions", [caption("a")])
+    age(dataset, hours=48)
+    storage.write_bytes(dataset.uri("captions", "part-00000-writing.parquet"), b"half a file")
+    assert garbage(dataset, older_than_h=24) == {}
+
+
+def test_a_file_that_was_written_long_before_its_commit_stays(dataset):
+    """A writer may have been slow: what counts is that a version needs the file."""
+    dataset.append("captions", [caption("a")])
+    age(dataset, hours=48)
+    dataset.append("captions", [caption("b")])
+    then = time.time() - 48 * 3600
+    for info in storage.list_files(dataset.uri("captions")):
+        if info.uri.endswith(".parquet"):
+            os.utime(info.uri, (then, then))
+    assert garbage(dataset, older_than_h=24) == {}
+    assert dataset.read("captions").num_rows == 2
