@@ -11,7 +11,9 @@ clips of at least n frames lie together and an order needs no more than where sh
 """
 
 import contextlib
+import hashlib
 import itertools
+import json
 import logging
 import os
 import uuid
@@ -93,9 +95,9 @@ class Index:
 
     @property
     def facts(self) -> tuple[int, str]:
-        """Version of the index's format, and digest of the release that it is of."""
+        """Version of the index's format, and which release it is of."""
         found = (self._batches[0].schema.metadata or {}) if self._batches else {}
-        return int(found.get(b"format", -1)), found.get(b"digest", b"").decode()
+        return int(found.get(b"format", -1)), found.get(b"release", b"").decode()
 
     def row(self, number: int) -> dict[str, Any]:
         """Return a row."""
@@ -154,8 +156,10 @@ def opened(release: Release, cache_folder: Path) -> Index:
     """
     name = f"{release.name}.{release.digest[:12]}.arrow"
     beside = storage.join(release.root, "releases", name)
-    local = cache_folder / "releases"
+    # The same content may lie in other shards below another root, under the same name.
+    local = cache_folder / "releases" / hashlib.sha256(release.root.encode()).hexdigest()[:24]
     local.mkdir(parents=True, exist_ok=True)
+    name = f"{release.name}.{_identity(release)[:24]}.arrow"
     with locked(local / f"{name}.lock"):
         path = local / name
         if not path.exists() and not storage.is_s3(release.root):
@@ -204,7 +208,7 @@ def _make(release: Release, path: Path) -> None:
         "coalesce(num_frames, 0) DESC, clip_id"
     )
     temporary = _beside(path)
-    facts = {b"format": str(FORMAT).encode(), b"digest": release.digest.encode()}
+    facts = {b"format": str(FORMAT).encode(), b"release": _identity(release).encode()}
     try:
         with (
             query(Dataset(release.root), sql, release.versions, parameters=values) as rows,
@@ -266,11 +270,16 @@ def _mapped(path: Path) -> list[pa.RecordBatch]:
 
 
 def _checked(index: Index, release: Release) -> Index:
-    facts = index.facts
-    if facts != (FORMAT, release.digest) or len(index) != release.num_clips:
+    found, expected = (*index.facts, len(index)), (FORMAT, _identity(release), release.num_clips)
+    if found != expected:
         raise DataError(
-            f"{index.path}: not the index of release {release.name} (format and digest {facts}, "
-            f"{len(index)} clips; expected {FORMAT}, {release.digest}, {release.num_clips}); "
-            "delete it, it is made again"
+            f"{index.path}: not the index of release {release.name} (format, release and clips are "
+            f"{found}, expected {expected}); delete it, it is made again"
         )
     return index
+
+
+def _identity(release: Release) -> str:
+    """Return what tells apart releases that are made of the same content in other shards."""
+    facts = [release.digest, release.created_at, sorted(release.versions.items())]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

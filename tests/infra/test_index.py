@@ -1,5 +1,6 @@
 """The index of a release: its rows, sorted so that an order needs no more than its shards."""
 
+import dataclasses
 import pickle
 from pathlib import Path
 
@@ -132,6 +133,23 @@ def test_from_s3_it_is_fetched_once_a_node_and_left_there_for_others(s3, tmp_pat
     second = index.opened(made, other)
     assert second.path.read_bytes() == first.path.read_bytes()
     assert index.opened(made, one).row(3) == first.row(3)
+
+
+def test_the_same_content_below_another_root_has_an_index_of_its_own(s3, tmp_path):
+    first = filled(f"{s3}/one", CLIPS)
+    other = [(name, f"{shard}-again", *rest) for name, shard, *rest in CLIPS]
+    second = filled(f"{s3}/other", other)
+    assert first.digest == second.digest
+    files = [index.opened(made, tmp_path).row(0)["media_file"] for made in (first, second)]
+    assert files == ["media/z", "media/z-again"]
+
+
+def test_a_release_made_anew_does_not_take_the_index_of_the_one_before(tmp_path):
+    made = filled(str(tmp_path / "d"), CLIPS)
+    index.opened(made, tmp_path)
+    again = dataclasses.replace(made, created_at="later")
+    with pytest.raises(DataError, match="not the index of release r"):
+        index.opened(again, tmp_path)
 
 
 def test_where_nothing_may_be_written_it_lies_in_the_cache(tmp_path, monkeypatch):
