@@ -22,7 +22,7 @@ def score(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:
     from pipelines.scores.model_scores import model_scores
     from pipelines.scores.rescore import rescore
     from pipelines.scores.scorers import version_of
-    from pipelines.scores.work import check_failed
+    from pipelines.scores.work import check_failed, count_clips
 
     (task,) = tasks
     settings, dataset, scope = config.scores, Dataset.open(runtime.dataset), ingested(runtime, task)
@@ -32,7 +32,7 @@ def score(tasks: Sequence[Task], config: RunConfig, runtime: Runtime) -> None:
     passes += [
         model_scores(dataset, scorer, scope, settings, task.key) for scorer in settings.models
     ]
-    check_failed(passes, settings.max_failed_share)
+    check_failed(passes, count_clips(dataset, scope), settings.max_failed_share)
     runtime.commit(
         task,
         {

@@ -221,3 +221,14 @@ def test_too_many_clips_without_a_score_fail_the_run_by_name(stored):
     shutil.rmtree(Path(dataset.root, "media"))
     with pytest.raises(DataError, match=r"scores\.max_failed_share"):
         flow(dataset, RunConfig())
+
+
+def test_one_clip_that_fails_in_every_run_does_not_end_them(stored):
+    dataset, media = stored
+    rescore(dataset, ANY, 100, "run-1")
+    lost = {"clip_id": "lost", "kind": "video", "media_file": "media/gone.parquet"}
+    place = {"media_row": 0, "media_offset": 0, "media_length": 4, "media_crc32c": 0}
+    dataset.append("clips", [lost | place | {"num_frames": 9, "transform_id": "t"}])
+    scored, left = flow(dataset, RunConfig())
+    assert scored["num_failed"] == {"signals": 1}
+    assert chosen(dataset, left) == sorted([*media, "lost"])
