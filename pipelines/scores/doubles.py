@@ -190,8 +190,9 @@ def _group(db: duckdb.DuckDBPyConnection, method: Method) -> None:
     method.pair(db)
     if not method.same_source:  # a pair counts where its clips are of two sources
         db.execute(
-            "DELETE FROM edges USING nodes x, nodes y WHERE x.node = a AND y.node = b "
-            "AND least(x.first_source, y.first_source) = greatest(x.last_source, y.last_source)"
+            "CREATE OR REPLACE TABLE edges AS SELECT e.a, e.b FROM edges e "
+            "JOIN nodes x ON x.node = e.a JOIN nodes y ON y.node = e.b WHERE "
+            "least(x.first_source, y.first_source) <> greatest(x.last_source, y.last_source)"
         )
     db.execute(
         "CREATE OR REPLACE TABLE placed AS SELECT m.*, n.node "
