@@ -45,7 +45,7 @@ _QUERIES = {
         FROM vectors GROUP BY ALL ORDER BY ALL""",
     "duplicates": """
         SELECT coalesce(method, '') AS method, coalesce(version, '') AS version, count(*) AS num
-        FROM duplicates GROUP BY ALL ORDER BY ALL""",
+        FROM duplicates WHERE clip_id <> of_clip_id GROUP BY ALL ORDER BY ALL""",
     "quarantine": """
         SELECT coalesce(stage, '') AS stage, coalesce(reason, '') AS reason, count(*) AS num,
             count(*) FILTER (retryable) AS num_retryable
