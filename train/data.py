@@ -172,12 +172,14 @@ class Reader:
     def _fetch_ahead(self, steps: tuple[int, ...], rank: int, num_ranks: int) -> None:
         """Have the bytes of the next clips fetched, in the order in which they are asked for."""
         wanted: list[dict[str, Any]] = []
+        looked_at = 0
         for step in steps:
-            if len(wanted) >= self._settings.reader.read_ahead:
+            if looked_at >= self._settings.reader.read_ahead:  # also where none of them is needed
                 break
             for stream in self._streams.values():
-                rows = map(stream.row, self._positions(stream, step, rank, num_ranks))
-                wanted += [row for row in rows if self._decoder.needs(row)]
+                places = self._positions(stream, step, rank, num_ranks)
+                wanted += [row for row in map(stream.row, places) if self._decoder.needs(row)]
+                looked_at += len(places)
         self._fetcher.ahead(wanted)
 
     def _sample(

@@ -121,6 +121,14 @@ def test_what_is_kept_or_fetched_ahead_changes_nothing(source, reader):
         assert whole([other], step) == whole([plain], step)
 
 
+@pytest.mark.timeout(60)
+def test_clips_that_are_all_kept_are_not_looked_for_to_the_end_of_the_run(source):
+    reader = Reader(source, changed(cache_mib=64), SMALL)
+    for step in range(4):  # once around: nothing needs to be fetched any more
+        reader.batch(step, 0, 1)
+    reader.batch(4, 0, 1, coming=range(5, 10**7))
+
+
 def test_decoding_processes_change_nothing(source):
     reader = Reader(source, SETTINGS, SMALL)
     here = [samples(batch) for batch in batches(reader, range(5), 1, 2, processes=0)]
