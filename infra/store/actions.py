@@ -61,6 +61,8 @@ def names(actions: Sequence[Action], kind: str) -> set[str]:
 def commit(table_uri: str, version: int, rewrite: Rewrite) -> int | None:
     """Commit a rewrite of what `version` holds, after whatever came since.
 
+    A commit whose answer was lost on the way is recognized by the files that it adds.
+
     Returns:
         The version that it made; None where another rewrite took one of its files before.
 
@@ -68,9 +70,12 @@ def commit(table_uri: str, version: int, rewrite: Rewrite) -> int | None:
         ServiceError: S3 does not answer, or others commit all the time.
     """
     going = names([{"add": one} for one in rewrite.removed], "add")
+    coming = names([{"add": one} for one in rewrite.added], "add")
     text = "\n".join(json.dumps(action) for action in _actions(version, rewrite))
     for _ in range(_TRIES):
         for later, actions in since(table_uri, version):
+            if coming & names(actions, "add"):
+                return later
             if going & names(actions, "remove"):
                 return None
             version = later

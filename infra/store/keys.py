@@ -97,9 +97,9 @@ class Keys:
         return rows.filter(pa.array(mask, pa.bool_()))
 
     def committed(self, rows: pa.Table) -> None:
-        """Take note of rows that this process has just committed through `writer`."""
+        """Take note of rows that this process has just committed upon what it knew."""
         self._add(digests(rows, self.columns))
-        self._version = self.writer.version
+        self._version += 1  # `writer` may know of more, if the answer to the commit was lost
 
     def _new_files(self) -> Iterator[str]:
         """Yield the data files of the commits after the known one, or of the whole table."""

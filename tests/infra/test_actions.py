@@ -27,8 +27,9 @@ def rewrite(uri, *versions):
     """A rewrite of the files of some commits into a copy of the first of them."""
     gone = adds(uri, *versions)
     data = storage.read_bytes(storage.join(uri, gone[0]["path"]))
-    storage.write_bytes(storage.join(uri, "joined.parquet"), data)
-    came = [{"path": "joined.parquet", "size": len(data), "stats": '{"numRecords":1}'}]
+    name = f"joined-{'-'.join(map(str, versions))}.parquet"
+    storage.write_bytes(storage.join(uri, name), data)
+    came = [{"path": name, "size": len(data), "stats": '{"numRecords":1}'}]
     return actions.Rewrite(removed=gone, added=came, operation="OPTIMIZE")
 
 
@@ -47,6 +48,14 @@ def test_of_two_rewrites_of_one_file_the_later_gives_way(dataset):
     first, second = rewrite(uri, 1, 2), rewrite(uri, 2, 3)
     assert actions.commit(uri, seen, first) == seen + 1
     assert actions.commit(uri, seen, second) is None
+    assert dataset.version("scores") == seen + 1
+
+
+def test_a_rewrite_whose_answer_was_lost_knows_itself_again(dataset):
+    uri, seen = dataset.uri("scores"), dataset.version("scores")
+    planned = rewrite(uri, 1, 2)
+    assert actions.commit(uri, seen, planned) == seen + 1
+    assert actions.commit(uri, seen, planned) == seen + 1, "taken for another one's"
     assert dataset.version("scores") == seen + 1
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from infra.store.dataset import Dataset
 from infra.store.keys import Keys
+from infra.store.schema import SCHEMAS
 
 KEY = ("source_id", "transform_id")
 
@@ -47,6 +48,18 @@ def test_what_others_added_since_is_known(dataset):
         dataset.append("clips", _clips("c"))
         assert _added(dataset.append_once("clips", _clips("b", "c"), mine)) == []
         assert len(mine) == 3
+
+
+def test_what_came_right_after_a_commit_whose_answer_was_late_is_known(dataset):
+    """As where the answer to a commit is lost, and others commit before it is asked for."""
+    with Keys(dataset, "clips", KEY) as keys:
+        keys.refresh()
+        rows = pa.Table.from_pylist(_clips("a"), schema=SCHEMAS["clips"])
+        assert keys.writer.commit(rows)
+        dataset.append("clips", _clips("b"))
+        keys.writer.refresh()
+        keys.committed(rows)
+        assert _added(dataset.append_once("clips", _clips("a", "b"), keys)) == []
 
 
 def test_missing_tells_without_adding(dataset):
