@@ -67,7 +67,8 @@ def chosen_clips(
 def selected_sql(selection: Selection) -> tuple[str, list[object]]:
     """Return a SELECT of the clips table's columns and `split`, and its parameters in order.
 
-    A clip that is a double stays where what it doubles is not selected itself.
+    A clip that is a double stays where what it doubles is not selected itself. Of two clips that
+    double each other, as two searches may find them to, the one of the lesser clip_id stays.
 
     Raises:
         ConfigError: A bound's scorer is not known.
@@ -77,9 +78,12 @@ def selected_sql(selection: Selection) -> tuple[str, list[object]]:
     if not selection.duplicate_versions:
         return picked, values
     return (
-        f"WITH picked AS ({picked}) SELECT picked.* FROM picked ANTI JOIN ("
-        "SELECT d.clip_id FROM duplicates d SEMI JOIN picked p ON p.clip_id = d.of_clip_id "
-        f"WHERE d.clip_id <> d.of_clip_id AND d.version IN ({_marks(selection.duplicate_versions)})"
+        f"WITH picked AS ({picked}), told AS (SELECT DISTINCT clip_id, of_clip_id FROM duplicates "
+        f"WHERE clip_id <> of_clip_id AND version IN ({_marks(selection.duplicate_versions)})) "
+        "SELECT picked.* FROM picked ANTI JOIN ("
+        "SELECT d.clip_id FROM told d SEMI JOIN picked p ON p.clip_id = d.of_clip_id "
+        "ANTI JOIN told r ON d.clip_id < d.of_clip_id "
+        "AND r.clip_id = d.of_clip_id AND r.of_clip_id = d.clip_id"
         ") AS doubles USING (clip_id)"
     ), [*values, *selection.duplicate_versions]
 

@@ -102,6 +102,16 @@ def test_doubles_are_left_out_where_what_they_double_is_there(dataset):
     assert chosen(dataset) == "123456789i"
 
 
+def test_of_clips_that_double_each_other_by_two_searches_one_stays(dataset):
+    dataset.append("duplicates", [
+        {"clip_id": "c2", "of_clip_id": "c4", "version": "v"},
+        {"clip_id": "c4", "of_clip_id": "c2", "version": "w"},
+        {"clip_id": "c6", "of_clip_id": "c4", "version": "v"},
+    ])  # fmt: skip
+    assert chosen(dataset, duplicate_versions=("v", "w")) == "1235789i"
+    assert chosen(dataset, duplicate_versions=("v",)) == "1345789i"
+
+
 def test_a_bound_on_what_is_no_measure_is_named(dataset):
     with pytest.raises(ConfigError, match="scorer 'codec' with version 'clip'"):
         chosen(dataset, bounds=(Bound(scorer="codec", version="clip"),))
