@@ -65,7 +65,7 @@ def compact(dataset: Dataset, table: TableName, target_mib: int = 128) -> Compac
         return Compacted(table, -1)
     check_store(dataset.root)
     found = open_table(dataset.root, table)
-    _check_plain(found, dataset.uri(table))
+    _check_plain(found, dataset.uri(table), table)
     done = Compacted(table, found.version())
     for files in _bins(_files(found), target_mib * _MIB):
         version = _join(dataset, table, done.version, files)
@@ -85,8 +85,14 @@ def compact(dataset: Dataset, table: TableName, target_mib: int = 128) -> Compac
         return replace(done, version=found.version(), num_files=len(found.file_uris()))
 
 
-def _check_plain(found: deltalake.DeltaTable, uri: str) -> None:
+def _check_plain(found: deltalake.DeltaTable, uri: str, table: TableName) -> None:
     protocol = found.protocol()
+    strange = sorted({field.name for field in found.schema().fields} - set(SCHEMAS[table].names))
+    if strange:
+        raise DataError(
+            f"{uri}: another program gave the table columns {strange}, which would be lost when it "
+            "is rewritten; compact it with that program"
+        )
     if protocol.min_reader_version > 1 or found.metadata().partition_columns:
         raise DataError(
             f"{uri}: another program gave the table features (protocol "
@@ -109,12 +115,14 @@ def _files(found: deltalake.DeltaTable) -> list[_File]:
 def _bins(files: list[_File], target_bytes: int) -> Iterator[list[_File]]:
     """Yield neighbours that fit into one file together; a large file is left alone."""
     held: list[_File] = []
+    size_bytes = 0
     for file in files:
-        if held and sum(one.size_bytes for one in held) + file.size_bytes > target_bytes:
+        if held and size_bytes + file.size_bytes > target_bytes:
             if len(held) > 1:
                 yield held
-            held = []
+            held, size_bytes = [], 0
         held.append(file)
+        size_bytes += file.size_bytes
     if len(held) > 1:
         yield held
 
@@ -162,12 +170,13 @@ def _write(dataset: Dataset, table: TableName, files: list[_File], path: Path) -
 def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Join batches to row groups: small files would give as many small groups."""
     held: list[pa.RecordBatch] = []
+    num_bytes = num_rows = 0
     for batch in batches:
         held.append(batch)
-        num_bytes = sum(one.nbytes for one in held)
-        if num_bytes > _GROUP_BYTES or sum(len(one) for one in held) >= ROW_GROUP_ROWS:
+        num_bytes, num_rows = num_bytes + batch.nbytes, num_rows + len(batch)
+        if num_bytes > _GROUP_BYTES or num_rows >= ROW_GROUP_ROWS:
             yield pa.Table.from_batches(held)
-            held = []
+            held, num_bytes, num_rows = [], 0, 0
     if held:
         yield pa.Table.from_batches(held)
 

@@ -1,12 +1,17 @@
 """Compaction: the same rows in fewer files, beside writers and other compactions."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
+import deltalake
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.store.compact import compact
+from infra import storage
+from infra.errors import DataError
+from infra.store.compact import _bins, _File, compact
 from infra.store.dataset import Dataset
 from infra.store.keys import Keys
 
@@ -74,3 +79,25 @@ def test_keys_held_before_a_compaction_are_still_right(dataset):
         rows = dataset.read("scores")
         keys.refresh()
         assert keys.missing(rows).num_rows == 0
+
+
+def test_columns_of_another_program_are_not_dropped(dataset):
+    for index in range(2):
+        dataset.append("scores", [score(index)])
+    rows = pa.table({"clip_id": ["x"], "judge": ["me"]})
+    options = storage.delta_options(dataset.root)
+    uri = dataset.uri("scores")
+    deltalake.write_deltalake(
+        uri, rows, mode="append", schema_mode="merge", storage_options=options
+    )
+    before = dataset.version("scores")
+    with pytest.raises(DataError, match=r"columns \['judge'\], which would be lost"):
+        compact(dataset, "scores")
+    assert dataset.version("scores") == before
+
+
+def test_many_small_files_are_sorted_into_bins_in_one_pass():
+    files = [_File(f"{index}", 1, 1) for index in range(100_000)]
+    started_s = time.process_time()
+    assert [len(one) for one in _bins(files, 60_000)] == [60_000, 40_000]
+    assert time.process_time() - started_s < 2, "a sum over all files for each file"
