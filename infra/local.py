@@ -188,7 +188,11 @@ class _Folder:
 
 
 def _sort_name(entry: "os.DirEntry[str]") -> bytes:
-    return os.fsencode(entry.name) + (b"/" if entry.is_dir() else b"")
+    try:
+        is_folder = entry.is_dir()
+    except OSError:  # a link to itself, or to where nobody may look: told as a file
+        is_folder = False
+    return os.fsencode(entry.name) + (b"/" if is_folder else b"")
 
 
 def _leads_on(

@@ -136,9 +136,11 @@ def test_links_to_nowhere_and_pipes_are_passed_over_with_a_warning(tmp_path, cap
     (tmp_path / "lost.mp4").symlink_to("/nowhere/x.mp4")
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "real.mp4").write_bytes(b"1")
+    (tmp_path / "self.mp4").symlink_to(tmp_path / "self.mp4")
     assert [info.uri for info in storage.list_files(str(tmp_path))] == [f"{tmp_path}/real.mp4"]
     warned = [record.getMessage() for record in caplog.records]
-    assert len(warned) == 2
+    assert len(warned) == 3
+    assert "self.mp4 fault=Too many levels" in " ".join(warned)
     assert "lost.mp4 fault=No such file" in " ".join(warned)
     assert "not a file uri" in " ".join(warned)
 
