@@ -134,7 +134,10 @@ def _listed(entry: SourceEntry) -> FileInfo | None:
         return None
     size, _, tag = entry.stamp.partition(" ")
     tag = tag.rpartition(" ")[0] if entry.length != ALL else tag
-    return FileInfo(entry.location, int(size), 0, tag) if size.isdigit() and tag else None
+    if not (size.isdigit() and tag):
+        return None
+    known = "" if tag == "0" else tag  # a server may tell neither ETag nor time
+    return FileInfo(entry.location, int(size), 0, known)
 
 
 def _local(

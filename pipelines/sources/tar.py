@@ -95,10 +95,7 @@ def _with_text(
     is_text = member.name.rpartition(".")[2].lower() in texts
     if member.refusal or not is_text or member.size_bytes > max_text_bytes:
         return member
-    at = window.tell()
-    window.seek(member.offset)
-    data = window.read(member.size_bytes)
-    window.seek(at)
+    data = window.content(member.offset, member.size_bytes)
     return Member(member.name, member.offset, member.size_bytes, data)
 
 
@@ -135,4 +132,13 @@ class _Window(io.RawIOBase):
             self._held = read_part(self._info, self._at, max(size, _AHEAD), self._settings)
         found = self._held[first : first + size]
         self._at += len(found)
+        return found
+
+    def content(self, offset: int, length: int) -> bytes:
+        """Return what a member holds; the place that is read from stays."""
+        if length > _MAX_READ:  # no header: as long as the caller allows
+            return read_part(self._info, offset, length, self._settings)
+        at, self._at = self._at, offset
+        found = self.read(length)
+        self._at = at
         return found

@@ -184,7 +184,8 @@ def _answer(response: http.client.HTTPResponse) -> Answer:
     size_bytes = int(declared) if declared.isascii() and declared.isdigit() else -1
     tag = response.headers.get("ETag", "")
     changed = response.headers.get("Last-Modified", "")
-    return Answer(tag or (f"{changed} {declared}" if changed else ""), size_bytes)
+    whole = response.headers.get("Content-Range", "").rpartition("/")[2] or declared
+    return Answer(tag or (f"{changed} {whole}" if changed else ""), size_bytes)
 
 
 def _too_large(url: str, size_bytes: int, limit_bytes: int) -> FetchError:

@@ -120,6 +120,13 @@ def test_what_is_gone_has_vanished_once(planned, dataset):
     assert todo(found) == {}
 
 
+def test_what_a_tar_holds_that_cannot_be_listed_now_has_not_vanished(planned):
+    known = [row("t.tar!/a.mp4"), row("t.tar!/b.mp4"), row("u.tar!/a.mp4")]
+    dead = entry("t.tar", stamp="x", refusal="http_503: busy")
+    found = planned([dead, entry("c.mp4")], known)
+    assert list(found.vanished()) == [f"{ROOT}/u.tar!/a.mp4"]
+
+
 def test_only_the_partitions_asked_for_are_planned(planned):
     rows = [row("p/gone", partition="p"), row("q/gone", partition="q")]
     listed = [entry("p/new", part="p"), entry("q/new", part="q")]

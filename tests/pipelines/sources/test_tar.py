@@ -248,6 +248,14 @@ def test_a_caption_that_is_too_long_leaves_the_media(tar):
     assert said_of(entry).refusals[0].reason == "caption_too_long"
 
 
+def test_a_long_caption_that_is_allowed_is_read(tar):
+    allowed = SETTINGS.model_copy(update={"max_caption_kib": 4096})
+    data = tar_of(("a.mp4", b"1"), ("a.txt", b"x" * (2 << 20)), ("b.mp4", b"2"))
+    first, second = listed(tar(data), allowed)
+    assert len(first.caption) == 2 << 20
+    assert (second.refusal, second.size_bytes) == ("", 1)
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 2**32), num_flips=st.integers(1, 40))
 def test_random_damage_never_escapes_or_fails(tmp_path, seed, num_flips):

@@ -344,6 +344,25 @@ def test_a_tar_on_the_web_is_read_in_parts(web, permitted):
         assert media.data == b"w" * 9
 
 
+@pytest.mark.parametrize("tag", [{"Last_Modified": "Monday"}, {}])
+def test_a_tar_on_a_server_without_etags_is_read_in_parts(web, permitted, tag):
+    def answer(request):
+        span = request.headers.get("Range", "")
+        if not span:
+            send(request, 200, _TAR, **tag)
+            return
+        first, last = map(int, span.removeprefix("bytes=").split("-"))
+        where = f"bytes {first}-{last}/{len(_TAR)}"
+        send(request, 206, _TAR[first : last + 1], Content_Range=where, **tag)
+
+    web.answers["/t.tar"] = answer
+    settings = SourceSettings(http=permitted, retry_wait_s=0)
+    first, second = list_sources(web.url("/t.tar"), settings)
+    assert (first.caption, second.refusal) == ("words", "")
+    with fetched(second, settings) as media:
+        assert media.data == b"w" * 9
+
+
 def test_a_tar_on_a_server_without_ranges_is_refused(web, permitted):
     web.answers["/t.tar"] = _TAR
     (bad,) = list_sources(web.url("/t.tar"), SourceSettings(http=permitted))
