@@ -61,9 +61,11 @@ WITH joined AS (
         k.transform_id IS NOT DISTINCT FROM $2 AS same_cut,
         k.ingest_id IS NOT DISTINCT FROM $3 AS same_rules,
         coalesce(k.retryable, false) AND coalesce(k.attempts, 0) < $4 AS may_retry,
-        k.status IS DISTINCT FROM 'vanished' AND k.source_root = $1 AND NOT coalesce(
-            split_part(k.source_uri, '!/', 1) IN (SELECT uri FROM listing WHERE refusal <> ''), false
-        ) AS may_vanish  -- what a tar holds that cannot be listed now is not known
+        k.status IS DISTINCT FROM 'vanished' AND k.source_root = $1
+            AND NOT coalesce(  -- what a tar holds that cannot be listed now is not known
+                split_part(k.source_uri, '!/', 1) IN (SELECT uri FROM listing WHERE refusal <> ''),
+                false
+            ) AS may_vanish
     FROM {listed} l FULL OUTER JOIN current_sources k ON l.uri = k.source_uri
 ), decided AS (
     SELECT uri, partition, size_bytes, source_id, attempts, CASE
