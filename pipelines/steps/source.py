@@ -262,7 +262,9 @@ def _pixels(clip: CutClip, source: Scan) -> dict[str, Any]:
         "is_vfr": found.is_vfr,
         "num_frames": found.num_frames,
         "duration_s": found.seconds(found.end_pts),
-        "keyframe_pts": [found.pts[index] for index in found.keyframes],
+        "keyframe_pts": [
+            source.pts[span.start + index] - source.pts[span.start] for index in found.keyframes
+        ],
         "interlaced": header.interlaced,
         "has_audio": header.has_audio,
         "phash": perceptual_hash(found.middle_thumb),

@@ -8,12 +8,12 @@ import pytest
 
 from infra import storage
 from infra.video import encode_image, encode_video
-from pipelines.ingest_config import IngestSettings
+from pipelines.ingest_config import CutSettings, IngestSettings
 from pipelines.sources.config import SourceSettings
 from pipelines.sources.listing import list_sources
 from pipelines.steps.known import Known, prefixes
 from pipelines.steps.source import Made, Outcome, Planned, Work, examine, examine_all
-from tests.infra.videos import moving
+from tests.infra.videos import moving, video
 
 
 def work(*known):
@@ -59,6 +59,22 @@ def titled(data, title):
                 packet.stream = target
                 out.mux(packet)
     return file.getvalue()
+
+
+@pytest.mark.parametrize("encode", ["auto", "transcode"])
+def test_keyframes_are_told_in_the_clock_of_the_source(tmp_path, encode):
+    keyed = {"g": "6", "sc_threshold": "0"}
+    (tmp_path / "one.mkv").write_bytes(video(moving(48), "matroska", fps=12, options=keyed))
+    cutting = CutSettings(window_s=2.0, encode=encode)
+    settings = IngestSettings(cut=cutting)
+    (entry,) = list_sources(str(tmp_path), SourceSettings())
+    *clips, _ = examine(Planned(entry), Work(Known(prefixes([])), settings, SourceSettings()))
+    rows = [clip.row for clip in clips]
+    mode, keyframes = {"auto": ("remux", [0, 500, 1000, 1500]), "transcode": ("transcode", [0])}[
+        encode
+    ]
+    assert [(row["encode_mode"], row["src_tb_den"]) for row in rows] == [(mode, 1000)] * 2
+    assert [row["keyframe_pts"] for row in rows] == [keyframes] * 2
 
 
 def test_every_clip_is_measured(tmp_path):
