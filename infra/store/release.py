@@ -197,8 +197,8 @@ def _to_json(release: Release) -> bytes:
 
 
 def _plain(selection: Selection) -> dict[str, Any]:
-    """Return a selection as JSON has it: bounds that bound nothing are left out."""
-    tree = selection.model_dump(mode="json")
+    """Return a selection as JSON has it: what bounds nothing is left out."""
+    tree = selection.model_dump(mode="json", exclude=None if selection.present else {"present"})
     tree["bounds"] = [
         {name: v for name, v in bound.items() if not (isinstance(v, float) and math.isinf(v))}
         for bound in tree["bounds"]

@@ -98,9 +98,10 @@ def _tests(selection: Selection) -> tuple[list[str], list[object]]:
     if selection.transform_id:
         tests.append("transform_id = ?")
         values.append(selection.transform_id)
-    if selection.source_root or selection.partitions:
-        found, more = _of_sources(selection)
-        tests.append(f"source_id IN ({found})")
+    if selection.source_root or selection.partitions or selection.present:
+        columns = "source_id, transform_id" if selection.present else "source_id"
+        found, more = _of_sources(selection, columns)
+        tests.append(f"({columns}) IN ({found})")
         values += more
     for bound in selection.bounds:
         test, more = bound_sql(bound)
@@ -109,7 +110,7 @@ def _tests(selection: Selection) -> tuple[list[str], list[object]]:
     return tests, values
 
 
-def _of_sources(selection: Selection) -> tuple[str, list[object]]:
+def _of_sources(selection: Selection, columns: str) -> tuple[str, list[object]]:
     tests = ["status = 'ok'"]
     values: list[object] = []
     if selection.source_root:
@@ -118,7 +119,7 @@ def _of_sources(selection: Selection) -> tuple[str, list[object]]:
     if selection.partitions:
         tests.append(f'"partition" IN ({_marks(selection.partitions)})')
         values += selection.partitions
-    return f"SELECT source_id FROM current_sources WHERE {' AND '.join(tests)}", values
+    return f"SELECT {columns} FROM current_sources WHERE {' AND '.join(tests)}", values
 
 
 def bound_sql(bound: Bound) -> tuple[str, list[object]]:

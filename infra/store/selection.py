@@ -42,6 +42,9 @@ class Selection(Settings):
     """Only clips whose sources lie there now (see the table `sources`); empty: any."""
     partitions: tuple[str, ...] = ()
     """Only clips of sources in these partitions; empty: any."""
+    present: bool = False
+    """Only clips of sources that are there now, as these were cut last; else also what vanished,
+    changed or was cut otherwise since."""
     bounds: tuple[Bound, ...] = ()
     """What their scores must be."""
     duplicate_versions: tuple[str, ...] = ()

@@ -16,6 +16,8 @@ def counting(
 ) -> Selection:
     """Return what the thresholds and the newest search for doubles leave of some partitions.
 
+    Of sources that have vanished or changed, and of cuts that were replaced, nothing counts.
+
     Args:
         root: The dataset's root URI.
         scores: Which models score.
@@ -32,6 +34,7 @@ def counting(
         versions |= {one.name: version_of(one) for one in scores.models}
     return Selection(
         partitions=partitions,
+        present=True,
         bounds=filters.bounds(versions),
         duplicate_versions=_doubles(root, filters.doubles, versions),
     )

@@ -1,11 +1,14 @@
 """`snapvideo dataset` as it is called: actions, flags, JSON, exit codes."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from infra.store import release
 from pipelines import cli
 from pipelines.datasets.actions import ACTIONS
+from tests.pipelines.datasets.corpora import name
 
 
 @pytest.fixture
@@ -80,3 +83,29 @@ def test_thresholds_and_partitions_decide_what_counts(call, local):
     assert "no captioned clip matches" in text
     code, text, _ = call("release", "calm", *root, "--filter.max-motion", "0.2", "--json")
     assert (code, json.loads(text)["num_clips"]) == (0, 2)  # motion 0, and the image
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"status": "vanished"},
+        {"status": "ok", "source_id": "f" * 64, "transform_id": "t"},
+        {"status": "ok", "source_id": name("source 1"), "transform_id": "cut otherwise"},
+    ],
+    ids=["vanished", "changed", "cut otherwise"],
+)
+def test_clips_that_a_source_no_longer_gives_are_not_released(call, local, row):
+    uri = "/videos/part0/source 1.mp4"
+    local.append("sources", [{"source_uri": uri, "source_root": "/videos"} | row])
+    code, text, _ = call("release", "second", "--root", local.root, "--json")
+    assert (code, json.loads(text)["num_clips"]) == (0, 6)
+    assert release.load(local.root, "first").clips().num_rows == 8
+
+
+def test_a_selection_of_before_keeps_its_digest(local):
+    found = release.load(local.root, "first")
+    assert release.digest_of(found)[0] == found.digest
+    assert (
+        "present"
+        not in json.loads(Path(local.root, "releases", "first.json").read_text())["selection"]
+    )
