@@ -23,7 +23,7 @@ from pipelines.sources.address import FetchError, is_web
 from pipelines.sources.config import SourceSettings
 from pipelines.sources.entry import ALL, SourceEntry
 from pipelines.sources.place import facts_of, is_denied, local_facts, read_part
-from pipelines.sources.sink import ScratchError, Sink
+from pipelines.sources.sink import ScratchError, Sink, scratch_error
 from pipelines.sources.web import download
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,11 @@ def fetched(
     if entry.refusal:
         reason, _, message = entry.refusal.partition(": ")
         raise FetchError(reason, message, retryable=reason in _PASSING)
-    with tempfile.TemporaryDirectory(prefix="snapvideo-") as scratch:
+    with contextlib.ExitStack() as held:
+        try:
+            scratch = held.enter_context(tempfile.TemporaryDirectory(prefix="snapvideo-"))
+        except OSError as fault:
+            raise scratch_error(Path(fault.filename or "TMPDIR").parent, fault) from fault
         place = Path(scratch, "media")
         media = _tried(
             entry, settings, lambda turn: _taken(entry, settings, limit_bytes, place, turn)

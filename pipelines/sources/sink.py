@@ -20,7 +20,10 @@ class Sink:
         self.size_bytes = 0
 
     def __enter__(self) -> "Sink":
-        self._file = self.place.open("wb")
+        try:
+            self._file = self.place.open("wb")
+        except OSError as fault:
+            raise scratch_error(self.place.parent.parent, fault) from fault
         return self
 
     def __exit__(self, *fault: object) -> None:
@@ -40,7 +43,11 @@ class Sink:
         try:
             call()
         except OSError as fault:
-            raise ScratchError(
-                f"{self.place.parent.parent}: temporary files cannot be written ({fault}); free "
-                "space there, or set TMPDIR"
-            ) from fault
+            raise scratch_error(self.place.parent.parent, fault) from fault
+
+
+def scratch_error(folder: Path, fault: OSError) -> ScratchError:
+    """Return what to say where a temporary folder cannot be written."""
+    return ScratchError(
+        f"{folder}: temporary files cannot be written ({fault}); free space there, or set TMPDIR"
+    )

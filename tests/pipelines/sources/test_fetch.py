@@ -16,6 +16,7 @@ from pipelines.sources.config import SourceSettings
 from pipelines.sources.entry import ALL, SourceEntry, refused
 from pipelines.sources.fetch import fetched
 from pipelines.sources.listing import list_sources
+from pipelines.sources.sink import ScratchError, Sink
 
 SETTINGS = SourceSettings(retry_wait_s=0)
 SMALL = SourceSettings(retry_wait_s=0, memory_mib=1)
@@ -189,6 +190,17 @@ def test_a_full_temporary_folder_is_no_fault_of_the_source(s3, monkeypatch):
     with pytest.raises(DataError, match=r"TMPDIR") as fault, fetched(entry, SETTINGS):
         pass
     assert not isinstance(fault.value, FetchError)
+
+
+def test_a_temporary_folder_that_is_gone_is_no_fault_of_the_source(tmp_path, monkeypatch):
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    (entry,) = list_sources(str(tmp_path), SETTINGS)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    told = pytest.raises(ScratchError, match="gone: temporary files cannot be written")
+    with told, fetched(entry, SETTINGS):
+        pass
+    with pytest.raises(ScratchError), Sink(tmp_path / "gone" / "x" / "media"):
+        pass
 
 
 def test_a_fetch_fault_travels_between_processes():
