@@ -32,6 +32,9 @@ from infra.store.schema import SCHEMAS, TableName
 
 Kind = Literal["media", "table", "temporary", "work", "upload"]
 
+ALIVE = ".alive"
+"""File in a scratch folder that its run writes again and again; its name sorts before others."""
+
 _HOUR_NS = 3_600_000_000_000
 _NEVER_NS = (1 << 63) - 1
 _TEMPORARY = re.compile(r"(\..+\.tmp|_commit_.+\.tmp|_probe-[0-9a-f]{32})")
@@ -210,10 +213,13 @@ def _added_since(dataset: Dataset, table: TableName, version: int) -> set[str]:
 
 def _strays(dataset: Dataset, cutoff_ns: int) -> Iterator[Garbage]:
     """Yield temporary files of writers that were killed, and scratch folders."""
-    below = dataset.uri("")
+    below, kept = dataset.uri(""), "/"
     for info in storage.list_files(dataset.root):
         name = info.uri.removeprefix(below)
         if info.modified_ns >= cutoff_ns:
+            kept = name.removesuffix(ALIVE) if name.endswith(f"/{ALIVE}") else kept
+            continue
+        if name.startswith(kept):
             continue
         if name.startswith("work/"):
             yield Garbage("work", info.uri, info.size_bytes)

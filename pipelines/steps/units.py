@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from infra import storage
 from infra.store.dataset import Dataset
+from infra.store.vacuum import ALIVE
 from pipelines.sources.entry import from_rows
 from pipelines.steps.source import Planned
 
@@ -31,6 +32,10 @@ class Units:
     folder: str
     num_units: int
     num_sources: int
+
+    def keep(self) -> None:
+        """Tell `dataset vacuum` that the run goes on, however long ago its units were laid out."""
+        storage.write_bytes(storage.join(self.folder, ALIVE), b"")
 
     def read(self, index: int) -> list[Planned]:
         """Return the sources of one unit."""

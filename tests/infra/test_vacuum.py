@@ -145,6 +145,14 @@ def test_temporary_files_and_scratch_folders_go(dataset):
     assert {name: one.kind for name, one in garbage(dataset).items()} == left
 
 
+def test_the_scratch_folder_of_a_run_that_goes_on_stays_however_old(dataset):
+    for name in ("dead/000000.arrow", "dead/.alive", "long/000000.arrow"):
+        storage.write_bytes(dataset.uri("work", name), b"")
+    age(dataset, 48)
+    storage.write_bytes(dataset.uri("work", "long", vacuum.ALIVE), b"")
+    assert set(garbage(dataset, 24)) == {"work/dead/000000.arrow", "work/dead/.alive"}
+
+
 def test_a_release_that_cannot_be_understood_stops_everything(dataset):
     clip(dataset, "orphan")
     storage.write_bytes(dataset.uri("releases", "broken.json"), b"{")
