@@ -9,7 +9,6 @@ atomic everywhere (a local file is written beside its name, synced, then renamed
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pyarrow.fs as pafs
 
@@ -46,7 +45,9 @@ def local_path(uri: str) -> Path:
     _check_scheme(uri)
     if is_s3(uri):
         raise ConfigError(f"{uri}: a local path is needed here, got an S3 address")
-    return Path(urlsplit(uri).path if uri.startswith("file://") else uri).expanduser()
+    if uri.startswith("file://"):  # as it stands: names may hold #, ? and %
+        return Path("/" + uri.removeprefix("file://").partition("/")[2])
+    return Path(uri).expanduser()
 
 
 def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:

@@ -61,7 +61,8 @@ def parse(words: Sequence[str], cls: type[Settings], sections: Sequence[str] = (
         key = flag.removeprefix("--").replace("-", "_")
         if key not in own:
             _check_known(flag, key, cls, own)
-            found.rest += [word, *([] if equals else _values(left, _is_many(key, cls)))]
+            values = [] if equals else _values(left, _is_many(key, cls))
+            found.rest += [word, *(values or ([] if equals else _yes(key, cls)))]
             continue
         section, name, info = own[key]
         values = [value] if equals else _values_of(info, left)
@@ -129,6 +130,15 @@ def _values_of(info: FieldInfo, left: list[str]) -> list[str]:
     if info.annotation is bool and (not left or left[0] not in ("true", "false")):
         return ["true"]
     return _values(left, _is_tuple(info))
+
+
+def _yes(key: str, cls: type[Settings]) -> list[str]:
+    """Return what a yes-or-no flag of the whole tree means alone; nothing of any other."""
+    kind: object = cls
+    for part in key.split("."):
+        fields = kind.model_fields if isinstance(kind, type) and issubclass(kind, Settings) else {}
+        kind = fields[part].annotation if part in fields else None
+    return ["True"] if kind is bool else []
 
 
 def _is_tuple(info: FieldInfo) -> bool:

@@ -37,6 +37,12 @@ def source_root(source: str) -> str:
             "source is not set; give a folder, a file, a glob, s3://..., a list or manifest, a "
             ".tar or a URL, such as --source /data/videos"
         )
+    scheme, found, _ = source.partition("://")
+    if found and scheme not in ("file", "s3") and not is_web(source):
+        raise ConfigError(
+            f"source {source}: scheme '{scheme}' is not known; accepted: a path, file://, s3://, "
+            "http(s)://"
+        )
     return source if is_web(source) else storage.absolute(source).rstrip("/") or "/"
 
 

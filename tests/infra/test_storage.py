@@ -95,6 +95,13 @@ def test_a_folder_travels_there_and_back(root, tmp_path):
     assert (copy / "deep/file").read_bytes() == b"1"
 
 
+@pytest.mark.parametrize("name", ["a#1.mp4", "a?b.mp4", "50%20.mp4"])
+def test_a_file_uri_names_its_file_as_it_stands(tmp_path, name):
+    (tmp_path / name).write_bytes(b"1")
+    assert storage.read_bytes(f"file://{tmp_path}/{name}") == b"1"
+    assert storage.absolute(f"file://localhost{tmp_path}/{name}") == f"{tmp_path}/{name}"
+
+
 def test_an_unknown_scheme_is_refused_by_name():
     with pytest.raises(ConfigError, match="scheme 'ftp' is not known"):
         storage.read_bytes("ftp://host/file")

@@ -111,14 +111,21 @@ def test_a_run_without_a_source_says_how_to_give_one(capsys, out):
     assert "--source DIR" in text
 
 
+def test_a_source_of_an_unknown_scheme_is_refused_with_those_there_are(capsys, out):
+    code, text = run(capsys, "ingest", "--source", "ftp://host/a.mp4", *out)
+    assert code == 2
+    assert "scheme 'ftp' is not known; accepted: a path, file://, s3://, http(s)://" in text
+
+
 def test_a_folder_that_is_not_there_is_refused(capsys, out, tmp_path):
     code, text = run(capsys, "ingest", "--source", str(tmp_path / "nothing"), *out)
     assert code == 1
     assert "no such folder" in text
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(capsys, out, videos, tmp_path):
-    code, text = run(capsys, "ingest", "--source", str(videos), "--dry-run", *out)
+@pytest.mark.parametrize("flag", ["--dry-run", "--refresh.dry-run"])
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(capsys, out, videos, tmp_path, flag):
+    code, text = run(capsys, "ingest", "--source", str(videos), flag, *out)
     assert code == 0
     assert "root" in text
     assert "ingest root: never done" in text
