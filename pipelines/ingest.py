@@ -173,14 +173,16 @@ def _check_shares(counts: Mapping[str, IngestCounts], settings: IngestSettings) 
     told = [
         f"{name}: {one.num_refused} of {one.num_files} files are refused ({_reasons(one)})"
         for name, one in counts.items()
-        if one.num_refused > settings.max_refused_share * one.num_files or not one.num_clips
+        if settings.max_refused_share < 1
+        and (one.num_refused > settings.max_refused_share * one.num_files or not one.num_clips)
     ]
     if told:
         more = f"; and {len(told) - _NUM_TOLD} more partitions" if len(told) > _NUM_TOLD else ""
         raise DataError(
             f"ingest: {'; '.join(told[:_NUM_TOLD])}{more}; at most "
-            f"{settings.max_refused_share:.0%} may be (ingest.max_refused_share), and a clip must "
-            "remain; the table `quarantine` of the dataset tells each"
+            f"{settings.max_refused_share:.0%} may be, and a clip must remain (setting "
+            "ingest.max_refused_share; 1 takes whatever comes); `snapvideo dataset preview` shows "
+            "each"
         )
 
 

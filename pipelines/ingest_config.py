@@ -25,7 +25,8 @@ class AcceptSettings(Settings):
         *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "flv", "ogv", "wmv"),
         *("gif", "png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "avif"),
     )
-    """Endings of media files, in lower case; other files are not looked at."""
+    """Endings of media files, in lower case; other files are not looked at, nor are those whose
+    name, or folder's name, begins with a dot, but for those that a list names."""
     max_source_mib: PositiveInt = 4096
     """Largest source file, MiB."""
     max_frame_px: PositiveInt = 7680 * 4320
@@ -109,7 +110,8 @@ class IngestSettings(Settings):
     tasks: TaskSettings = TaskSettings()
     """What its tasks reserve."""
     max_refused_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of a partition's files that may be refused before the run fails."""
+    """Share of a partition's files that may be refused before the run fails; below 1 it fails
+    also where a partition gives no clip."""
     files_per_task: PositiveInt = 128
     """Files that one task handles; their clips share a media shard: what a kill can cost a task."""
     max_shard_mib: PositiveInt = 512

@@ -299,6 +299,13 @@ def test_one_dead_entry_of_a_hundred_is_counted_and_no_more(tmp_path, ray_local)
     assert (counts.num_clips, counts.num_duplicates) == (1, 98)
 
 
+def test_a_partition_without_a_clip_fails_unless_all_may_be_refused(tmp_path, ray_local):
+    (tmp_path / "page.mp4").write_bytes(b"<html></html>")
+    with pytest.raises(DataError, match="1 takes whatever comes"):
+        bring_in(tmp_path, str(tmp_path / "data"), IngestSettings(max_refused_share=0.99))
+    assert bring_in(tmp_path, str(tmp_path / "data"), IngestSettings(max_refused_share=1)).num_files
+
+
 def test_a_refresh_of_one_partition_leaves_the_others(tmp_path, ray_local):
     source, root = tmp_path / "source", str(tmp_path / "data")
     names = ["a/new\nline.png", "b/50% #1 \u00fc?.png", "b/..hidden not.png"]
