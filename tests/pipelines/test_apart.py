@@ -25,7 +25,9 @@ def misbehave(planned):
                 os.abort()
         if uri.startswith("clips "):
             yield from (Made({"clip_id": name}, b"", {}) for name in uri.split()[1:])
-        if uri == "dies":
+        if uri.startswith("dies in "):
+            with Path(uri.removeprefix("dies in ")).open("a") as deaths:
+                deaths.write("x")
             os.abort()
         if uri.startswith("hangs "):
             Path(uri.removeprefix("hangs ")).write_text(str(os.getpid()))
@@ -48,8 +50,11 @@ def reasons(names, timeout_s=60.0):
     return [one.refusals[0].reason if one.refusals else one.source_id for one in found]
 
 
-def test_a_crash_costs_one_file(ray_local):
-    assert reasons(["a", "dies", "b", "breaks", "c"]) == ["fine", "crashed"] * 2 + ["fine"]
+def test_a_crash_costs_one_file_after_three_tries(ray_local, tmp_path):
+    deaths = tmp_path / "deaths"
+    names = ["a", f"dies in {deaths}", "b", "breaks", "c"]
+    assert reasons(names) == ["fine", "crashed"] * 2 + ["fine"]
+    assert deaths.read_text() == "xxx"
 
 
 def test_a_death_that_does_not_come_again_costs_nothing(ray_local, tmp_path):
