@@ -71,6 +71,8 @@ class Embedded:
         In torch: `torch.from_numpy(a.view(np.int16)).view(torch.bfloat16)`.
         """
         place = int(np.searchsorted(self._keys, np.bytes_(text_hash)))
+        held = place < len(self._keys) and self._keys[place] == text_hash.encode()
+        assert held, f"text {text_hash} is not one of the release's"
         begin, tokens = self._spans[place].tolist()
         return np.array(self._values[begin : begin + tokens * self.width]).reshape(tokens, -1)
 

@@ -80,3 +80,14 @@ def test_a_damaged_copy_is_named(made, tmp_path):
     (opened(made, tmp_path).folder / "values").unlink()
     with pytest.raises(DataError, match="delete the folder"):
         opened(made, tmp_path)
+
+
+def test_a_text_that_is_not_there_is_not_another_one(tmp_path):
+    np.array(["a" * 64, "c" * 64], "S64").tofile(tmp_path / "keys")
+    np.array([[0, 1], [2, 1]], np.int64).tofile(tmp_path / "spans")
+    np.arange(4, dtype="<u2").tofile(tmp_path / "values")
+    texts = embedded.Embedded(tmp_path)
+    assert texts["c" * 64].tolist() == [[2, 3]]
+    for unknown in ("b" * 64, "d" * 64):
+        with pytest.raises(AssertionError, match="not one of the release's"):
+            texts[unknown]
