@@ -28,7 +28,7 @@ class DatasetSettings(Settings):
     """Verify sizes and footers of the media, and read no clip."""
     threads: PositiveInt = 8
     """Files that are read at once."""
-    older_than_h: NonNegativeFloat = 24.0
+    older_than_h: NonNegativeFloat = 72.0
     """Hours for which what nothing refers to is left alone: longer than any ingest's block and
     any reader's run."""
     apply: bool = False

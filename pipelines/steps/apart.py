@@ -136,4 +136,6 @@ def _answers(work: Answers, planned: Sequence[Planned]) -> Iterator[Found | None
 
 def _refused(planned: Planned, reason: str, message: str) -> Outcome:
     log.warning("refused file=%s reason=%s message=%s", planned.entry.uri, reason, message)
-    return Outcome(planned, refusals=[Refusal("decode", reason, message[:500])])
+    # A node that was short of memory or time may be the cause: `--retry` tries again.
+    refusal = Refusal("decode", reason, message[:500], retryable=True)
+    return Outcome(planned, refusals=[refusal])
