@@ -145,6 +145,8 @@ def _flow(config: RunConfig, target: str) -> Runtime:
     with _prepared(config) as found:  # an empty folder is refused before anything starts
         if config.refresh.dry_run:
             return _foretell(config, stages, found)
+        if all(task.fresh for task in _planned(config, stages, found).tasks):
+            return _run(config, stages, found)  # says so, without a cluster
         with _cluster(config):
             return _run(config, stages, found)
 
