@@ -7,6 +7,7 @@ that no two files are the same and each can be cut at a scene without decoding.
 """
 
 import io
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Kind:
     width: int = 1280
     height: int = 720
     scene_s: int = 10
-    num_scenes: int = 6
+    num_scenes: int = 8
     crf: int = 23
 
 
@@ -41,9 +42,11 @@ def make(
     made_of = kind or Kind()
     folder.mkdir(parents=True, exist_ok=True)
     scenes = [_scene(made_of, seed) for seed in range(made_of.num_scenes)]
+    orders = list(itertools.product(range(len(scenes)), repeat=scenes_per_file))
+    random.Random(0).shuffle(orders)
+    assert num_files <= len(orders), "more files than there are orders of scenes"
     paths = []
-    for index in range(num_files):
-        order = random.Random(index).choices(range(len(scenes)), k=scenes_per_file)
+    for index, order in enumerate(orders[:num_files]):
         path = folder / f"{index:05d}.mp4"
         path.write_bytes(_joined([scenes[i] for i in order], made_of.scene_s))
         paths.append(path)

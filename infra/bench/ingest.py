@@ -167,6 +167,7 @@ def show(mode: Mode, found: Mapping[str, list[Result]]) -> None:
 
 
 def _cpu_s() -> float:
+    """Return the CPU seconds of all processes of the machine; those that Ray ends tell nobody."""
     times = psutil.cpu_times()
     return float(times.user + times.nice + times.system)
 
