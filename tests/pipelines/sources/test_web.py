@@ -12,14 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.errors import ConfigError
 from pipelines.sources import address
 from pipelines.sources.address import FetchError, is_public, parsed, resolved
-from pipelines.sources.config import HttpSettings, SourceSettings
-from pipelines.sources.entry import SourceEntry
-from pipelines.sources.fetch import fetched
-from pipelines.sources.listing import list_sources
-from pipelines.sources.web import download, head
+from pipelines.sources.config import HttpSettings
+from pipelines.sources.web import download
 from tests.pipelines.sources.conftest import send
 
 ANY = HttpSettings(hosts=("*",), schemes=("http", "https"))
@@ -300,103 +296,6 @@ def test_packed_content_is_not_unpacked(web, permitted):
 def test_nonsense_is_no_answer(web, permitted, answer):
     web.answers["/x"] = lambda request: request.wfile.write(answer)
     assert reason_of(web.url("/x"), permitted) == "no_answer"
-
-
-def test_head_gives_what_changes_with_the_content(web, permitted):
-    web.answers["/x"] = lambda request: send(request, 200, b"content", ETag='"e"')
-    web.answers["/y"] = lambda request: send(request, 200, b"content", Last_Modified="Monday")
-    assert head(web.url("/x"), permitted).stamp == '"e"'
-    assert head(web.url("/y"), permitted).stamp == "Monday 7"
-    assert {command for command, _, _ in web.asked} == {"HEAD"}
-
-
-def ranged(request):
-    span = request.headers.get("Range", "")
-    if not span:
-        send(request, 200, _TAR, ETag='"e"')
-        return
-    first, last = map(int, span.removeprefix("bytes=").split("-"))
-    send(request, 206, _TAR[first : last + 1], ETag='"e"')
-
-
-def _tar():
-    import io
-    import tarfile
-
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, data in (("a.mp4", b"v" * 300_000), ("a.txt", b"words"), ("b.mp4", b"w" * 9)):
-            header = tarfile.TarInfo(name)
-            header.size = len(data)
-            tar.addfile(header, io.BytesIO(data))
-    return out.getvalue()
-
-
-_TAR = _tar()
-
-
-def test_a_tar_on_the_web_is_read_in_parts(web, permitted):
-    web.answers["/t.tar"] = ranged
-    settings = SourceSettings(http=permitted)
-    first, second = list_sources(web.url("/t.tar"), settings)
-    assert (first.caption, second.caption) == ("words", "")
-    with fetched(second, settings) as media:
-        assert media.data == b"w" * 9
-
-
-@pytest.mark.parametrize("tag", [{"Last_Modified": "Monday"}, {}])
-def test_a_tar_on_a_server_without_etags_is_read_in_parts(web, permitted, tag):
-    def answer(request):
-        span = request.headers.get("Range", "")
-        if not span:
-            send(request, 200, _TAR, **tag)
-            return
-        first, last = map(int, span.removeprefix("bytes=").split("-"))
-        where = f"bytes {first}-{last}/{len(_TAR)}"
-        send(request, 206, _TAR[first : last + 1], Content_Range=where, **tag)
-
-    web.answers["/t.tar"] = answer
-    settings = SourceSettings(http=permitted, retry_wait_s=0)
-    first, second = list_sources(web.url("/t.tar"), settings)
-    assert (first.caption, second.refusal) == ("words", "")
-    with fetched(second, settings) as media:
-        assert media.data == b"w" * 9
-
-
-def test_a_tar_on_a_server_without_ranges_is_refused(web, permitted):
-    web.answers["/t.tar"] = _TAR
-    (bad,) = list_sources(web.url("/t.tar"), SourceSettings(http=permitted))
-    assert bad.refusal.startswith("no_ranges: ")
-
-
-def test_a_url_as_the_source_must_be_allowed():
-    with pytest.raises(ConfigError, match="forbidden_host"):
-        list(list_sources("https://a.example/x.mp4", SourceSettings()))
-
-
-def entry_of(url):
-    return SourceEntry(url, "root", "?", url)
-
-
-def test_a_url_is_fetched_again_after_a_passing_fault(web, permitted):
-    faults = iter([503, 429])
-
-    def shaky(request):
-        status = next(faults, 200)
-        send(request, status, b"content" if status == 200 else b"later")
-
-    web.answers["/x"] = shaky
-    settings = SourceSettings(http=permitted, retry_wait_s=0)
-    with fetched(entry_of(web.url("/x")), settings) as media:
-        assert (media.data, media.size_bytes) == (b"content", 7)
-    assert len(web.asked) == 3
-
-
-def test_a_dead_url_is_not_asked_again_in_the_same_run(web, permitted):
-    settings = SourceSettings(http=permitted, retry_wait_s=0)
-    with pytest.raises(FetchError, match="http_404"), fetched(entry_of(web.url("/x")), settings):
-        pass
-    assert len(web.asked) == 1
 
 
 @pytest.fixture
