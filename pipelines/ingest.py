@@ -89,7 +89,7 @@ def ingest(
         measure: Whether clips get their signal scores now.
 
     Raises:
-        DataError: Too many sources of a partition are refused (`max_refused_share`), or the disk
+        DataError: Too many sources are refused (`max_refused_share`), or the disk
             is full.
         ServiceError: A store does not answer.
     """
@@ -98,7 +98,7 @@ def ingest(
     _bring_in(dataset, found.plan, Task(settings, sources, measure), stamp)
     names = sorted(found.digests)
     counts = count(dataset, found.source_root, settings.transform_id, names)
-    _check_shares(counts, settings)
+    _check_share(counts, settings)
     return counts
 
 
@@ -168,18 +168,20 @@ def _blocks(rows: ray.data.Dataset) -> Iterator[pa.Table]:
         yield block
 
 
-def _check_shares(counts: Mapping[str, IngestCounts], settings: IngestSettings) -> None:
-    """Refuse partitions of which too little could be used; the others are done."""
-    told = [
-        f"{name}: {one.num_refused} of {one.num_files} files are refused ({_reasons(one)})"
-        for name, one in counts.items()
-        if settings.max_refused_share < 1
-        and (one.num_refused > settings.max_refused_share * one.num_files or not one.num_clips)
-    ]
-    if told:
-        more = f"; and {len(told) - _NUM_TOLD} more partitions" if len(told) > _NUM_TOLD else ""
+def _check_share(counts: Mapping[str, IngestCounts], settings: IngestSettings) -> None:
+    """Refuse a source of which too little could be used; what could is committed."""
+    num_files = sum(one.num_files for one in counts.values())
+    num_refused = sum(one.num_refused for one in counts.values())
+    usable = any(one.num_clips for one in counts.values())
+    if settings.max_refused_share == 1 or not num_files:
+        return
+    if num_refused > settings.max_refused_share * num_files or not usable:
+        worst = sorted(counts.items(), key=lambda item: -item[1].num_refused)[:_NUM_TOLD]
+        told = [
+            f"{name}: {one.num_refused} of {one.num_files} ({_reasons(one)})" for name, one in worst
+        ]
         raise DataError(
-            f"ingest: {'; '.join(told[:_NUM_TOLD])}{more}; at most "
+            f"ingest: {num_refused} of {num_files} files are refused, {'; '.join(told)}; at most "
             f"{settings.max_refused_share:.0%} may be, and a clip must remain (setting "
             "ingest.max_refused_share; 1 takes whatever comes); `snapvideo dataset preview` shows "
             "each"

@@ -110,8 +110,8 @@ class IngestSettings(Settings):
     tasks: TaskSettings = TaskSettings()
     """What its tasks reserve."""
     max_refused_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of a partition's files that may be refused before the run fails; below 1 it fails
-    also where a partition gives no clip."""
+    """Share of the files looked at that may be refused before the run fails; below 1 it fails
+    also where none of them gives a clip."""
     files_per_task: PositiveInt = 128
     """Files that one task handles; their clips share a media shard: what a kill can cost a task."""
     max_shard_mib: PositiveInt = 512

@@ -299,7 +299,16 @@ def test_one_dead_entry_of_a_hundred_is_counted_and_no_more(tmp_path, ray_local)
     assert (counts.num_clips, counts.num_duplicates) == (1, 98)
 
 
-def test_a_partition_without_a_clip_fails_unless_all_may_be_refused(tmp_path, ray_local):
+def test_one_bad_row_does_not_fail_those_beside_it(tmp_path, ray_local):
+    (tmp_path / "good").mkdir()
+    for number in range(2):
+        (tmp_path / "good" / f"{number}.png").write_bytes(encode_image(moving(2)[number]))
+    (tmp_path / "list.txt").write_text("good/0.png\ngood/1.png\n../../elsewhere.png\n")
+    counts = bring_in_all(tmp_path / "list.txt", str(tmp_path / "data"), IngestSettings())
+    assert (counts["good"].num_clips, counts["root"].num_refused) == (2, 1)
+
+
+def test_a_source_without_a_clip_fails_unless_all_may_be_refused(tmp_path, ray_local):
     (tmp_path / "page.mp4").write_bytes(b"<html></html>")
     with pytest.raises(DataError, match="1 takes whatever comes"):
         bring_in(tmp_path, str(tmp_path / "data"), IngestSettings(max_refused_share=0.99))
