@@ -25,7 +25,7 @@ _QUERIES = {
         FROM clips GROUP BY ALL ORDER BY ALL""",
     "sources": """
         SELECT status, coalesce(reason, '') AS reason, count(*) AS num,
-            coalesce(sum(size_bytes), 0)::BIGINT AS size_bytes
+            coalesce(sum(greatest(size_bytes, 0)), 0)::BIGINT AS size_bytes
         FROM current_sources GROUP BY ALL ORDER BY status, num DESC, reason""",
     "partitions": """
         SELECT coalesce("partition", '') AS name, count(*) AS num_sources,
