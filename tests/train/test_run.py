@@ -121,7 +121,7 @@ def test_a_driver_killed_in_the_middle_resumes_to_the_same_result(undisturbed, p
     command = [sys.executable, "-m", "tests.train.driver", *map(str, place[:2]), place[2].model]
     driver = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
     state = place[0] / "driver-killed" / "state" / "driver-killed"
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 400
     while not list(state.glob("checkpoint_2*")) and time.monotonic() < deadline:
         assert driver.poll() is None, "the driver ended by itself"
         time.sleep(0.05)
