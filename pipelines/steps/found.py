@@ -30,7 +30,7 @@ class Made:
         """Begin without clips."""
         self.spans: list[Span] = []
         self._places: dict[Span, tuple[int, int]] = {}
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_MEMORY_BYTES)  # noqa: SIM115 lives as long as the clips
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_MEMORY_BYTES)  # noqa: SIM115 - lives as long as the clips
 
     def add(self, span: Span, data: bytes) -> None:
         """Keep a clip."""

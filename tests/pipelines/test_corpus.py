@@ -20,7 +20,10 @@ from pipelines.corpus import (
 )
 from pipelines.corpus_config import CorpusSettings
 from pipelines.ingest_config import IngestSettings
-from pipelines.steps.source import examine
+from pipelines.sources.config import SourceSettings
+from pipelines.sources.listing import list_sources
+from pipelines.steps.known import Known, prefixes
+from pipelines.steps.source import Planned, Work, examine
 from train.metrics.attributes import Attributes, is_held_out, parse
 
 SETTINGS = CorpusSettings(
@@ -112,9 +115,11 @@ def test_the_ingest_gives_each_fault_its_reason(fault, tmp_path):
     path.write_bytes(file_bytes(one, SETTINGS))
     if text := corpus_faults.caption_bytes(fault.name, None):
         path.with_suffix(".txt").write_bytes(text)
-    found = examine(str(path), frozenset(), IngestSettings())
-    assert [refusal.reason for refusal in found.refusals] == [fault.reason]
-    assert bool(found.clips) != corpus_faults.refuses_file(fault.name)
+    (entry,) = list_sources(str(tmp_path), SourceSettings())
+    work = Work(Known(prefixes([])), IngestSettings(), SourceSettings())
+    *clips, outcome = examine(Planned(entry), work)
+    assert [refusal.reason for refusal in outcome.refusals] == [fault.reason]
+    assert bool(clips) != corpus_faults.refuses_file(fault.name)
 
 
 def test_a_cut_shows_its_two_shots_one_after_the_other():

@@ -175,7 +175,7 @@ def test_a_missing_bucket_stops_the_run(s3):
         pass
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_temporary_folder_is_no_fault_of_the_source(s3, monkeypatch):
     storage.write_bytes(f"{s3}/a.mp4", bytes(1 << 20))
     (entry,) = list_sources(s3, SETTINGS)
