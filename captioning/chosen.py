@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from infra.store.select import selected_sql
+from infra.store.choose import selected_sql
 from infra.store.selection import Selection
 
 Chosen = Selection | Sequence[str]

@@ -19,12 +19,12 @@ from PIL import Image
 
 from captioning.clean import clean, verdict
 from captioning.config import CaptionSettings
-from captioning.frames import Frames, fit_count
+from captioning.frames import Batch, fit_count, frames_of
 from captioning.prompt import load_prompt
 from infra import weights
+from infra.device import torch_device
 from infra.errors import ConfigError
-
-Batch = dict[str, np.ndarray[Any, Any]]
+from infra.stills import Frames
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Captioner:
         Raises:
             ConfigError: It cannot be loaded or cannot be asked, or a GPU is asked for and absent.
         """
-        device = _device(settings.device)
+        device = torch_device("captioning.device", settings.device)
         folder, small = weights.fetch(settings.model), check_model(settings)
         try:
             self._backend: Backend = (_VideoDecoder if small else _Chat)(folder, settings, device)
@@ -83,7 +83,7 @@ class Captioner:
         A clip whose frames could not be read keeps its error and is not shown to the model.
         """
         good = [index for index, error in enumerate(batch["error"]) if not error]
-        answers = self.write([_frames(batch, index) for index in good]) if good else []
+        answers = self.write([frames_of(batch, index) for index in good]) if good else []
         found = dict(zip(good, answers, strict=True))
         failed = Answer("", "error", 0, 0)
         rows = [asdict(found.get(index, failed)) for index in range(len(batch["error"]))]
@@ -211,16 +211,3 @@ def _end_ids(eos: int | list[int] | None) -> set[int]:
     if eos is None:
         return set()
     return set(eos) if isinstance(eos, list) else {eos}
-
-
-def _frames(batch: Batch, index: int) -> Frames:
-    shape = [int(size) for size in batch["shape"][index]]
-    return np.frombuffer(batch["frames"][index], np.uint8).reshape(shape)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("captioning.device: cuda is asked for, but no GPU is here; take auto")
-    return torch.device(name)

@@ -25,16 +25,14 @@ import pyarrow.parquet as pq
 import ray.data
 
 from captioning.chosen import Chosen, chosen_sql
-from captioning.config import CaptionSettings, FrameSettings
-from captioning.frames import load
+from captioning.config import CaptionSettings
+from captioning.frames import show
 from captioning.model import Captioner, check_model
 from captioning.recipe import Recipe, recipe
 from infra import storage
 from infra.errors import DataError
 from infra.store.dataset import Dataset
-from infra.store.media import read_media
 from infra.store.query import query
-from infra.video import VideoError
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +155,7 @@ def captions(folder: str, num_rows: int, root: str, settings: CaptionSettings) -
     files, path = storage.filesystem(folder)
     rows = ray.data.read_parquet(path, filesystem=files)
     clips = rows.repartition(_num_blocks(num_rows, settings))
-    shown = clips.map(partial(_show, root=root, settings=settings.frames))  # 1 -> 1
+    shown = clips.map(partial(show, root=root, settings=settings.frames))  # 1 -> 1
     return shown.map_batches(  # 1 -> 1
         Captioner,
         fn_constructor_args=(settings,),
@@ -169,17 +167,6 @@ def captions(folder: str, num_rows: int, root: str, settings: CaptionSettings) -
 
 def _num_blocks(num_rows: int, settings: CaptionSettings) -> int:
     return max(1, num_rows // settings.clips_per_commit)
-
-
-def _show(row: Row, root: str, settings: FrameSettings) -> Row:
-    """Add the frames that the model sees, or why there are none."""
-    kept = {"clip_id": row["clip_id"], "media_sha256": row["media_sha256"]}
-    try:
-        frames = load(read_media(root, row), settings)
-    except (VideoError, DataError) as fault:
-        log.warning("clip cannot be shown clip=%s fault=%s", row["clip_id"], fault)
-        return kept | {"frames": b"", "shape": [0, 0, 0, 0], "error": str(fault)}
-    return kept | {"frames": frames.tobytes(), "shape": list(frames.shape), "error": ""}
 
 
 def _commit(rows: list[Row], dataset: Dataset, made_with: Recipe, run_id: str) -> None:

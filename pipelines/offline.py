@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import serve.weights
 from infra import storage
+from infra.device import torch_device
 from infra.errors import ConfigError, DataError
 from infra.stills import Frames
 from pipelines.config import RunConfig
@@ -41,7 +42,7 @@ def sample(config: RunConfig, operands: Sequence[str]) -> Iterator[str]:
     """
     draw = config.draw
     settings = config.samples.model_copy(update={"prompts": _prompts(config, operands)})
-    serve.weights.check_device(draw.device, _NAMES)
+    torch_device(_NAMES.device, draw.device)
     served = serve.weights.find(_models(config), registry(config), _NAMES)
     recipes = [Recipe(request, served) for request in _requests(settings, served.facts)]
     check_formats(draw.format, recipes[0].request.fps)

@@ -18,8 +18,9 @@ from typing import Any
 import ray.serve
 import torch
 
+from infra.device import torch_device
 from infra.errors import ConfigError, ServiceError
-from serve import table, weights
+from serve import table
 from serve.api import Ingress
 from serve.config import ServeSettings
 from serve.jobs import Jobs
@@ -64,7 +65,7 @@ def run(settings: ServeSettings, served: Served) -> Server:
         ServiceError: The job table cannot be opened, or the replicas do not come up.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    weights.check_device(settings.device)
+    device = torch_device("serve.device", settings.device)
     check_port(settings.host, settings.port)
     database_url = table.url_for(settings.database, settings.folder)
     table.migrate(database_url)
@@ -77,7 +78,7 @@ def run(settings: ServeSettings, served: Served) -> Server:
     jobs = Jobs(database_url)
     left_over = set(jobs.living_workers(settings.lease_s))
     try:
-        _deploy(settings, served, database_url)
+        _deploy(settings, served, device, database_url)
         _wait_ready(server.url, jobs, settings, left_over)
     except (RuntimeError, TimeoutError) as fault:
         reason = _replica_fault() or str(fault)
@@ -120,10 +121,14 @@ def _shutdown() -> None:
     ray.serve.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves this one untyped
 
 
-def _deploy(settings: ServeSettings, served: Served, database_url: str) -> None:
+def _deploy(
+    settings: ServeSettings, served: Served, device: torch.device, database_url: str
+) -> None:
     """Start both applications at once: the API answers while the weights load."""
-    on_gpu = settings.device != "cpu" and torch.cuda.is_available()
-    resources: dict[str, Any] = {"num_cpus": settings.threads, "num_gpus": int(on_gpu)}
+    resources: dict[str, Any] = {
+        "num_cpus": settings.threads,
+        "num_gpus": int(device.type == "cuda"),
+    }
     ingress = ray.serve.deployment(
         name="ingress", max_ongoing_requests=100, ray_actor_options={"num_cpus": 0}
     )(ray.serve.ingress()(Ingress))

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from infra import storage
+from infra.device import torch_device
 from infra.errors import ConfigError, DataError
 from serve import foreign
 from serve.config import ModelSettings
@@ -86,19 +85,6 @@ def find(
     )
 
 
-def check_device(device: str, names: Names = _SERVING) -> None:
-    """Refuse a GPU that is not here.
-
-    Raises:
-        ConfigError: `cuda` is asked for without one.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            f"{names.device}: cuda is asked for, but no GPU is seen here; set it to auto or cpu, "
-            "or install the CUDA build of torch and check `nvidia-smi`"
-        )
-
-
 def load(served: Served, device: str, names: Names = _SERVING) -> Generator:
     """Return a generator over the weights, on `device` (auto, cpu or cuda).
 
@@ -107,9 +93,7 @@ def load(served: Served, device: str, names: Names = _SERVING) -> Generator:
             device is not here.
         DataError: A checkpoint is damaged.
     """
-    check_device(device, names)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    place = torch_device(names.device, device).type
     uris = [uri for uri in (served.stage1, served.stage2) if uri]
     bundles = [bundle.load(uri) for uri in uris]
     for uri, each in zip(uris, bundles, strict=True):
@@ -119,10 +103,10 @@ def load(served: Served, device: str, names: Names = _SERVING) -> Generator:
     return Generator(
         stages[0],
         stages[1] if len(stages) == 2 else None,
-        _encoder(served.text_model, bundles[0].config["text_encoder"], device, names),
+        _encoder(served.text_model, bundles[0].config["text_encoder"], place, names),
         framerates=served.facts.framerates,
         source_size=(served.source_height_px, served.source_width_px) if known else None,
-        device=device,
+        device=place,
     )
 
 

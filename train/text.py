@@ -22,6 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
 
 from infra import weights
+from infra.device import torch_device
 from infra.errors import ConfigError
 from train.text_config import TextSettings
 
@@ -42,7 +43,7 @@ class TextEncoder:
             ConfigError: The model cannot be loaded, or a GPU is asked for and absent.
         """
         self.settings = settings
-        self.device = _device(settings.device)
+        self.device = torch_device("text.device", settings.device)
         folder = weights.fetch(settings.model)
         try:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -207,14 +208,6 @@ def _word_tokenizer(texts: Iterable[str]) -> transformers.PreTrainedTokenizerFas
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("text.device: cuda is asked for, but no GPU is seen here; take auto")
-    return torch.device(name)
 
 
 def _unloadable(settings: TextSettings, fault: Exception) -> ConfigError:

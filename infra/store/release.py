@@ -24,10 +24,10 @@ from pydantic import ValidationError
 
 from infra import storage
 from infra.errors import DataError
+from infra.store.choose import selected_sql
 from infra.store.dataset import Dataset
 from infra.store.query import query
 from infra.store.schema import CLIPS, FORMAT, SCHEMAS, TableName
-from infra.store.select import selected_sql
 from infra.store.selection import Selection
 from infra.store.texts import text_hash
 

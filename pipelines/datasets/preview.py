@@ -24,10 +24,10 @@ import pyarrow as pa
 
 from infra import storage
 from infra.errors import DataError
+from infra.store.choose import selected_sql
 from infra.store.dataset import Dataset
 from infra.store.media import read_media
 from infra.store.query import query
-from infra.store.select import selected_sql
 from infra.store.selection import Selection
 from pipelines.datasets import words
 from pipelines.datasets.actions import Answer

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
+from infra.store.choose import selected_sql
 from infra.store.dataset import Dataset
 from infra.store.query import query
-from infra.store.select import selected_sql
 from infra.store.selection import Selection
 from pipelines.scores.clusters import label, row, scratch
 

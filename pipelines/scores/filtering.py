@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from infra.store.choose import selected_sql
 from infra.store.dataset import Dataset
 from infra.store.query import query
-from infra.store.select import selected_sql
 from infra.store.selection import Bound, Selection
 from pipelines.scores.versions import VERSIONS
 

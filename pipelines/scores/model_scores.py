@@ -3,26 +3,20 @@
 model_scores(dataset, scorer, Selection(transform_id=...), settings, run_id="2026-11-20")
 """
 
-import logging
 from functools import partial
 
 import pyarrow as pa
 import ray.data
 
 from captioning.config import FrameSettings
-from captioning.frames import load
-from infra.errors import DataError
+from captioning.frames import show
+from infra.store.choose import selected_sql
 from infra.store.dataset import Dataset
-from infra.store.media import read_media
-from infra.store.select import selected_sql
 from infra.store.selection import Selection
-from infra.video import VideoError
 from pipelines.scores.config import ModelScorer, ScoreSettings
 from pipelines.scores.rescore import KEY
 from pipelines.scores.scorers import Scorer, check, version_of
 from pipelines.scores.work import MEDIA, Pass, Row, run_pass
-
-log = logging.getLogger(__name__)
 
 
 def model_scores(
@@ -42,6 +36,7 @@ def model_scores(
     """
     check(scorer)
     version = version_of(scorer)
+    seen = FrameSettings(num_frames=scorer.num_frames, max_side_px=scorer.max_side_px)
 
     def commit(block: pa.Table) -> None:
         if scorer.how == "vectors":
@@ -51,7 +46,7 @@ def model_scores(
             dataset.append_new("scores", _score_rows(block, scorer.name, version, run_id), KEY)
 
     def work(rows: ray.data.Dataset) -> ray.data.Dataset:
-        shown = rows.map(partial(_show, root=dataset.root, scorer=scorer))  # 1 -> 1
+        shown = rows.map(partial(show, root=dataset.root, settings=seen))  # 1 -> 1
         return shown.map_batches(  # 1 -> 1
             Scorer,
             fn_constructor_args=(scorer, settings.device),
@@ -75,19 +70,6 @@ def _missing_sql(scorer: ModelScorer, version: str, scope: Selection) -> tuple[s
     listed = ", ".join(f"c.{name}" for name in MEDIA)
     sql = f"SELECT {listed} FROM ({chosen}) c ANTI JOIN ({held}) h ON h.clip_id = c.clip_id"
     return f"{sql} ORDER BY c.clip_id", [*values, *keys]
-
-
-def _show(row: Row, root: str, scorer: ModelScorer) -> Row:
-    """Return the frames that the model sees, or why there are none."""
-    seen = FrameSettings(num_frames=scorer.num_frames, max_side_px=scorer.max_side_px)
-    try:
-        frames = load(read_media(root, row), seen)
-    except (VideoError, DataError) as fault:
-        log.warning("clip cannot be shown clip=%s fault=%s", row["clip_id"], fault)
-        nothing = {"frames": b"", "shape": [0, 0, 0, 0]}
-        return nothing | {"clip_id": row["clip_id"], "error": str(fault)}
-    shown = {"frames": frames.tobytes(), "shape": list(frames.shape)}
-    return shown | {"clip_id": row["clip_id"], "error": ""}
 
 
 def _score_rows(block: pa.Table, scorer: str, version: str, run_id: str) -> list[Row]:

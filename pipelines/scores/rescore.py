@@ -10,9 +10,9 @@ import pyarrow as pa
 import ray.data
 
 from infra.errors import DataError
+from infra.store.choose import selected_sql
 from infra.store.dataset import Dataset
 from infra.store.media import read_media
-from infra.store.select import selected_sql
 from infra.store.selection import Selection
 from infra.video import VideoError
 from pipelines.ingest_config import AcceptSettings

@@ -24,14 +24,15 @@ import transformers
 from torch import Tensor
 from torch.nn import functional
 
+from captioning.frames import Batch, frames_of
 from infra import storage, weights
+from infra.device import torch_device
 from infra.errors import ConfigError, DataError
 from infra.stills import Frames
 from pipelines.scores.config import ModelScorer
 
 log = logging.getLogger(__name__)
 
-Batch = dict[str, np.ndarray[Any, Any]]
 
 _CODE_VERSION = "1"
 """Raised by hand when the same settings come to give other values."""
@@ -85,7 +86,7 @@ class Scorer:
         Raises:
             ConfigError: It cannot be loaded, or a GPU is asked for and absent.
         """
-        self._settings, self._device = scorer, _device(device)
+        self._settings, self._device = scorer, torch_device("scores.device", device)
         self._images = _loaded(transformers.AutoImageProcessor, scorer)
         family = (
             transformers.AutoModelForImageClassification
@@ -124,7 +125,7 @@ class Scorer:
         A clip whose frames could not be read keeps its error and is not shown to the model.
         """
         good = [index for index, error in enumerate(batch["error"]) if not error]
-        clips = [_frames(batch, index) for index in good]
+        clips = [frames_of(batch, index) for index in good]
         num = len(batch["error"])
         scored, vectors = np.zeros(num), np.full(num, b"", object)
         if clips and self._settings.how == "vectors":
@@ -264,16 +265,3 @@ def _bias_of(name: str) -> str:
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sort layer 10 behind layer 2."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
-def _frames(batch: Batch, index: int) -> Frames:
-    shape = [int(size) for size in batch["shape"][index]]
-    return np.frombuffer(batch["frames"][index], np.uint8).reshape(shape)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("scores.device: cuda is asked for, but no GPU is here; take auto")
-    return torch.device(name)

@@ -21,9 +21,9 @@ import ray.data
 
 from infra import storage
 from infra.errors import DataError
+from infra.store.choose import selected_sql
 from infra.store.dataset import Dataset
 from infra.store.query import query
-from infra.store.select import selected_sql
 from infra.store.selection import Selection
 
 log = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from infra import storage
+from infra.store.choose import selected_sql
 from infra.store.dataset import Dataset
 from infra.store.query import query
-from infra.store.select import selected_sql
 from infra.store.selection import Selection
 from pipelines.config import LOCAL, RunConfig
 from pipelines.runtime import Runtime, Task

@@ -23,7 +23,7 @@ class Span:
     end: int
 
 
-class Made:
+class EncodedClips:
     """Clips that were encoded while their source was decoded."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Scan:
     """Title, description and the like, by lower-case name."""
     validated_by: Literal["full", "packets"] = "full"
     """Whether every frame was decoded, or every packet read."""
-    made: Made | None = None
+    made: EncodedClips | None = None
     """Clips that were encoded in the same pass."""
 
     @property

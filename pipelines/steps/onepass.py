@@ -18,7 +18,7 @@ from infra.stills import Header
 from infra.video import decoded, opened
 from pipelines.ingest_config import AcceptSettings, CutSettings
 from pipelines.steps.encode import encode
-from pipelines.steps.found import Made, Scan, Span
+from pipelines.steps.found import EncodedClips, Scan, Span
 from pipelines.steps.shots import Borders, Plan, plan_for
 from pipelines.steps.watch import Watch
 
@@ -57,7 +57,7 @@ class _OnePass:
         self._plan: Plan | None = None
         self._laid: collections.deque[Span] = collections.deque()
         self._waiting: collections.deque[av.VideoFrame] = collections.deque()
-        self._made = Made()
+        self._made = EncodedClips()
         self._most = 0
 
     def run(self) -> Scan:

@@ -66,7 +66,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeClip:
     """One clip of a source, as a row of the clips table, with its bytes and scores."""
 
     row: dict[str, Any]
@@ -95,7 +95,7 @@ class Outcome:
         return self.planned.entry.uri
 
 
-Found = Made | Outcome
+Found = MadeClip | Outcome
 
 
 def examine_all(planned: Sequence[Planned], work: Work) -> Iterator[Found]:
@@ -145,7 +145,7 @@ def examine(planned: Planned, work: Work, done: Collection[str] = ()) -> Iterato
 
 def _cut_up(
     planned: Planned, said: Said, file: Fetched, work: Work
-) -> Generator[Made, None, Outcome]:
+) -> Generator[MadeClip, None, Outcome]:
     """Yield the clips of a source that is not known yet; return its outcome."""
     settings, clip_ids = work.settings, []
     found = scan(file.data, settings.accept, settings.cut)  # 1 -> 1: probe, validate, bars
@@ -153,7 +153,7 @@ def _cut_up(
     for clip in cut(file.data, found, laid, settings.cut, settings.accept.limits()):  # N -> N: crop
         row = _row(clip, found, planned.entry.uri, file.source_id, settings.transform_id)
         clip_ids.append(row["clip_id"])
-        yield Made(row, clip.data, signals.measured(clip) if work.measure else {})  # N -> N
+        yield MadeClip(row, clip.data, signals.measured(clip) if work.measure else {})  # N -> N
     if not said.captions and (tagged := tag_caption(found.tags)):
         said.captions.append(tagged)
     return Outcome(

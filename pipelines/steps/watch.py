@@ -21,7 +21,7 @@ from infra.video import header_of
 from pipelines.ingest_config import AcceptSettings
 from pipelines.steps.bars import Bars
 from pipelines.steps.changes import Changes, Rows
-from pipelines.steps.found import THUMB_PX, Made, Scan
+from pipelines.steps.found import THUMB_PX, EncodedClips, Scan
 
 _MAX_THUMBS = 1 << 16  # 48 MiB; of a longer source every second, fourth, ... is kept
 _TAGS = ("title", "description", "comment", "synopsis", "subtitle")
@@ -108,7 +108,7 @@ class Watch:
         self._rows.append(rows)
         return rows
 
-    def scan(self, made: Made | None = None) -> Scan:
+    def scan(self, made: EncodedClips | None = None) -> Scan:
         """Return what was seen.
 
         Raises:

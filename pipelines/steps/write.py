@@ -14,7 +14,7 @@ from infra.errors import SnapvideoError
 from infra.store.dataset import Dataset
 from infra.store.media import ShardWriter
 from infra.store.schema import CLIPS
-from pipelines.steps.source import Found, Made, Outcome
+from pipelines.steps.source import Found, MadeClip, Outcome
 
 _text: pa.DataType = pa.string()
 _int: pa.DataType = pa.int64()
@@ -61,7 +61,7 @@ def write_all(found: Iterable[Found], dataset: Dataset, max_shard_mib: int) -> p
     count = 0
     with ShardWriter(dataset, max_shard_mib << 20) as shard:
         for one in found:
-            if isinstance(one, Made):
+            if isinstance(one, MadeClip):
                 shard.add(one.row["clip_id"], one.data)
                 pending[one.row["clip_id"]] = count, _clip(one)
                 count += 1
@@ -85,7 +85,7 @@ def to_fault(fault: SnapvideoError) -> pa.Table:
     return pa.Table.from_pylist([{"fault": str(fault)}], schema=WRITTEN)
 
 
-def _clip(made: Made) -> dict[str, Any]:
+def _clip(made: MadeClip) -> dict[str, Any]:
     scores = [{"scorer": scorer, "value": value} for scorer, value in made.scores.items()]
     return {"row": dict(made.row), "scores": scores}
 

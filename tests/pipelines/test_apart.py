@@ -11,7 +11,7 @@ import pytest
 from infra.errors import ServiceError
 from pipelines.sources.entry import SourceEntry
 from pipelines.steps.apart import Limits, examine_apart
-from pipelines.steps.source import Made, Outcome, Planned
+from pipelines.steps.source import MadeClip, Outcome, Planned
 
 
 def misbehave(planned):
@@ -24,7 +24,7 @@ def misbehave(planned):
                 note.touch()
                 os.abort()
         if uri.startswith("clips "):
-            yield from (Made({"clip_id": name}, b"", {}) for name in uri.split()[1:])
+            yield from (MadeClip({"clip_id": name}, b"", {}) for name in uri.split()[1:])
         if uri.startswith("dies in "):
             with Path(uri.removeprefix("dies in ")).open("a") as deaths:
                 deaths.write("x")
@@ -64,7 +64,7 @@ def test_a_death_that_does_not_come_again_costs_nothing(ray_local, tmp_path):
 
 def test_clips_come_before_their_outcome(ray_local):
     found = list(examine_apart(planned(["clips x y", "a"]), misbehave, Limits(60.0)))
-    kinds = [one.row["clip_id"] if isinstance(one, Made) else one.uri for one in found]
+    kinds = [one.row["clip_id"] if isinstance(one, MadeClip) else one.uri for one in found]
     assert kinds == ["x", "y", "clips x y", "a"]
 
 

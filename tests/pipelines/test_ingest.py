@@ -3,81 +3,28 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from infra import storage
-from infra.errors import DataError
 from infra.store.dataset import Dataset
 from infra.store.media import read_media
 from infra.video import decode, encode_image, encode_video
-from pipelines.datasets import actions
-from pipelines.datasets.config import DatasetSettings
-from pipelines.ingest import ingest
 from pipelines.ingest_config import AcceptSettings, CutSettings, IngestSettings
-from pipelines.prepare import prepared
-from pipelines.refresh_config import RefreshSettings
-from pipelines.sources.config import SourceSettings
-from pipelines.steps.commit import Ledger, Stamp
-from pipelines.steps.write import WRITTEN
-from tests.infra.videos import moving, noise, sound, video
+from tests.infra.videos import moving
+from tests.pipelines.ingests import (
+    bring_in,
+    bring_in_all,
+    clips_of,
+    fill,
+    start,
+    state,
+    verified,
+)
 from tests.pipelines.test_shots import TWO_SHOTS
-
-SMALL = IngestSettings(files_per_task=4, max_refused_share=0.7)
-
-
-def fill(root):
-    """A folder with captioned, uncaptioned, doubled and broken files."""
-    plain = encode_video(moving(), 8)
-    files = {
-        "red.mp4": plain,
-        "red.txt": b"\xef\xbb\xbfa red square moves right\n",
-        "again.mp4": plain,
-        "blue #1 \u00fc.webm": encode_video(moving(colour=(0, 0, 255)), 8, "webm", "libvpx-vp9"),
-        "blue #1 \u00fc.txt": "\u00e9t\u00e9".encode("latin-1"),
-        "still.png": encode_image(moving(1)[0]),
-        "still.txt": b"a red square",
-        "two.mp4": encode_video(TWO_SHOTS, 8),
-        "two.txt": b"which of the two?",
-        "long.mp4": encode_video(moving(25, colour=(0, 200, 0)), 1),
-        "empty.mp4": b"",
-        "page.mp4": b"<html></html>",
-        "sound.mp4": sound(),
-        "short.mp4": encode_video(moving(1), 8),
-        "codec.mp4": plain.replace(b"avc1", b"zzzz"),
-        "hdr.mp4": video(transfer=16),
-    }
-    for name, data in files.items():
-        storage.write_bytes(storage.join(root, name), data)
-
-
-def bring_in(source, root, settings=SMALL, run_id="run-1", code="", **refresh):
-    """Ingest a source as the flow does it; return the counts of its only partition."""
-    (counts,) = bring_in_all(source, root, settings, run_id, code, **refresh).values()
-    return counts
-
-
-def bring_in_all(source, root, settings=SMALL, run_id="run-1", code="", **refresh):
-    wanted = RefreshSettings(**refresh)
-    with prepared(root, str(source), SourceSettings(), settings, wanted) as found:
-        return ingest(root, found, settings, SourceSettings(), run_id, code)
-
-
-def state(root):
-    """What tables hold, without what differs from run to run."""
-    dataset = Dataset.open(root)
-    clips = dataset.read("clips", columns=["clip_id", "media_sha256", "split_bucket"])
-    captions = dataset.read("captions", columns=["clip_id", "text", "media_sha256"])
-    refused = dataset.read("quarantine", columns=["source_id", "stage", "reason"])
-    return [
-        sorted(json.dumps(row) for row in rows.to_pylist()) for rows in (clips, captions, refused)
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -112,15 +59,6 @@ def test_a_mixed_folder_becomes_clips_captions_and_quarantine(straight):
     assert (counts.num_refused, counts.num_quarantined) == (6, 7)
     texts = {row["text"] for row in Dataset.open(root).read("captions").to_pylist()}
     assert texts == {"a red square moves right", "a red square"}
-
-
-def verified(root):
-    """Return the exit code of `snapvideo dataset verify`."""
-    return actions.run(actions.Asked(root, DatasetSettings()), "verify")[1]
-
-
-def clips_of(root):
-    return Dataset.open(root).read("clips").to_pylist()
 
 
 def test_every_clip_holds_what_its_row_says(straight):
@@ -194,69 +132,6 @@ def test_another_way_of_cutting_gives_other_clips(straight, source):
     assert found.num_sources == counts.num_sources
 
 
-def test_too_many_refused_files_fail_the_run_and_are_in_quarantine(tmp_path, ray_local):
-    for name in ("a.mp4", "b.mp4"):
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "c.png").write_bytes(encode_image(moving(1)[0]))
-    root = str(tmp_path / "data")
-    with pytest.raises(DataError, match=r"2 of 3 files.*\(empty_file 2\).*max_refused"):
-        bring_in(tmp_path, root, IngestSettings())
-    assert Dataset.open(root).read("quarantine").num_rows == 2
-
-
-def test_the_first_refused_files_are_named_and_the_rest_only_counted(tmp_path, caplog):
-    refusal = {"stage": "read", "reason": "empty_file", "message": "0 bytes", "retryable": False}
-    nothing = {
-        "source_id": "",
-        "known": False,
-        "captions": [],
-        "clips": [],
-        "why": "new",
-        "attempts": 1,
-    }
-    rows = [nothing | {"source_uri": f"/{i:02d}.mp4", "refusals": [refusal]} for i in range(30)]
-    dataset = Dataset.open(str(tmp_path), create=True)
-    with Ledger(dataset, SMALL, Stamp("1", "", "/"), 30) as ledger:
-        ledger.add(pa.Table.from_pylist(rows, schema=WRITTEN))
-    told = [one.getMessage() for one in caplog.records if "quarantine" in one.getMessage()]
-    assert told[0] == "quarantined reason=empty_file file=/00.mp4: 0 bytes"
-    assert len(told) == 21
-
-
-def test_a_file_that_is_not_there_is_refused_and_tried_again_when_asked(tmp_path, ray_local):
-    (tmp_path / "good.png").write_bytes(encode_image(moving(1)[0]))
-    listed, root = tmp_path / "list.txt", str(tmp_path / "data")
-    listed.write_text("good.png\ngone.mp4\n")
-    counts = bring_in(listed, root)
-    assert counts.by_reason == {"missing": 1}
-    (row,) = Dataset.open(root).read("quarantine").to_pylist()
-    assert row["retryable"]
-    assert bring_in(listed, root) == counts
-    assert attempts(root, "gone.mp4") == [1]
-    assert bring_in(listed, root, retry=True) == counts
-    assert attempts(root, "gone.mp4") == [1, 2]
-    (tmp_path / "gone.mp4").write_bytes(encode_video(moving(), 8))
-    assert bring_in(listed, root, retry=True).num_clips == 2
-
-
-def attempts(root, name):
-    rows = Dataset.open(root).read("sources", columns=["source_uri", "attempts"]).to_pylist()
-    return sorted(row["attempts"] for row in rows if row["source_uri"].endswith(name))
-
-
-def test_a_shard_that_cannot_be_written_is_one_clear_error_and_no_row(tmp_path, ray_local):
-    (tmp_path / "good.png").write_bytes(encode_image(moving(1)[0]))
-    root = str(tmp_path / "data")
-    Dataset.open(root, create=True)
-    (tmp_path / "data" / "media").write_bytes(b"in the way")
-    with pytest.raises(DataError, match="cannot be written"):
-        bring_in(tmp_path / "good.png", root)
-    assert not clips_of(root)
-    assert not list((tmp_path / "data" / "work").iterdir())
-    (tmp_path / "data" / "media").unlink()
-    assert bring_in(tmp_path / "good.png", root).num_clips == 1
-
-
 def test_vanished_sources_are_noted_and_may_come_back(tmp_path, ray_local):
     source, root = tmp_path / "source", str(tmp_path / "data")
     for name in ("a/one.mp4", "b/two.mp4"):
@@ -287,34 +162,6 @@ def test_a_caption_that_changes_to_and_fro_is_always_the_newest(tmp_path, ray_lo
     assert len(Dataset.open(root).read("captions")) == 3  # touched, but it says the same
 
 
-def test_one_dead_entry_of_a_hundred_is_counted_and_no_more(tmp_path, ray_local):
-    data = encode_image(moving(1)[0])
-    names = [f"{number:02d}.png" for number in range(100)]
-    for name in names[1:]:
-        (tmp_path / name).write_bytes(data)
-    (tmp_path / "list.txt").write_text("\n".join(names))
-    settings = IngestSettings(files_per_task=60, max_refused_share=0.02)
-    counts = bring_in(tmp_path / "list.txt", str(tmp_path / "data"), settings)
-    assert (counts.num_refused, counts.by_reason) == (1, {"missing": 1})
-    assert (counts.num_clips, counts.num_duplicates) == (1, 98)
-
-
-def test_one_bad_row_does_not_fail_those_beside_it(tmp_path, ray_local):
-    (tmp_path / "good").mkdir()
-    for number in range(2):
-        (tmp_path / "good" / f"{number}.png").write_bytes(encode_image(moving(2)[number]))
-    (tmp_path / "list.txt").write_text("good/0.png\ngood/1.png\n../../elsewhere.png\n")
-    counts = bring_in_all(tmp_path / "list.txt", str(tmp_path / "data"), IngestSettings())
-    assert (counts["good"].num_clips, counts["root"].num_refused) == (2, 1)
-
-
-def test_a_source_without_a_clip_fails_unless_all_may_be_refused(tmp_path, ray_local):
-    (tmp_path / "page.mp4").write_bytes(b"<html></html>")
-    with pytest.raises(DataError, match="1 takes whatever comes"):
-        bring_in(tmp_path, str(tmp_path / "data"), IngestSettings(max_refused_share=0.99))
-    assert bring_in(tmp_path, str(tmp_path / "data"), IngestSettings(max_refused_share=1)).num_files
-
-
 def test_a_refresh_of_one_partition_leaves_the_others(tmp_path, ray_local):
     source, root = tmp_path / "source", str(tmp_path / "data")
     names = ["a/new\nline.png", "b/50% #1 \u00fc?.png", "b/..hidden not.png"]
@@ -331,29 +178,6 @@ def test_a_refresh_of_one_partition_leaves_the_others(tmp_path, ray_local):
     assert str(source / names[1]) in found
 
 
-def test_a_disk_that_is_full_is_one_clear_error_and_a_rerun_goes_on(tmp_path, ray_local):
-    source, disk = tmp_path / "source", tmp_path / "disk"
-    for folder in (source, disk):
-        folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False
-    )
-    if mounted.returncode:
-        pytest.skip("a small disk needs the right to mount one")
-    try:
-        for number in range(3):
-            data = encode_video(noise(12, 96, 128, number), 8, crf=0)
-            (source / f"{number}.mp4").write_bytes(data * 1)
-        (disk / "ballast").write_bytes(bytes(900_000))
-        with pytest.raises(DataError, match=r"disk|space"):
-            bring_in(source, str(disk / "data"))
-        (disk / "ballast").unlink()
-        assert bring_in(source, str(disk / "data")).num_clips == 3
-        assert verified(str(disk / "data")) == 0
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-
-
 def test_two_ingests_at_once_give_each_clip_once(source, straight, tmp_path, ray_local):
     _, counts = straight
     root = str(tmp_path / "data")
@@ -364,29 +188,6 @@ def test_two_ingests_at_once_give_each_clip_once(source, straight, tmp_path, ray
     assert json.loads(told[-1].strip().splitlines()[-1]) == asdict(counts)
     ids = [row["clip_id"] for row in clips_of(root)]
     assert len(ids) == len(set(ids)) == counts.num_clips
-
-
-PROGRAM = """
-import dataclasses, json, sys
-from infra import cluster, logs
-logs.setup()
-cluster.start(cluster.ClusterSettings(num_cpus=2, dashboard=False, object_store_mib=128))
-from pipelines.ingest import ingest
-from pipelines.ingest_config import IngestSettings
-from pipelines.prepare import prepared
-from pipelines.sources.config import SourceSettings
-source, root = sys.argv[1:]
-settings = IngestSettings(files_per_task=2, max_refused_share=0.7)
-with prepared(root, source, SourceSettings(), settings) as found:
-    (counts,) = ingest(root, found, settings, SourceSettings(), "run-1").values()
-print(json.dumps(dataclasses.asdict(counts)))
-"""
-
-
-def start(source, root):
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, source, root], stdout=subprocess.PIPE, text=True
-    )
 
 
 def test_an_ingest_in_s3_that_is_killed_ends_as_if_it_had_not_been(straight, s3, tmp_path):

@@ -12,7 +12,7 @@ from pipelines.ingest_config import CutSettings, IngestSettings
 from pipelines.sources.config import SourceSettings
 from pipelines.sources.listing import list_sources
 from pipelines.steps.known import Known, prefixes
-from pipelines.steps.source import Made, Outcome, Planned, Work, examine, examine_all
+from pipelines.steps.source import MadeClip, Outcome, Planned, Work, examine, examine_all
 from tests.infra.videos import moving, video
 
 
@@ -24,7 +24,7 @@ def found(folder, **planned):
     """Return clips and outcome of the only source in a folder."""
     (entry,) = list_sources(str(folder), SourceSettings())
     *clips, outcome = examine(Planned(entry, **planned), work())
-    assert all(isinstance(one, Made) for one in clips)
+    assert all(isinstance(one, MadeClip) for one in clips)
     assert [clip.row["clip_id"] for clip in clips] == outcome.clip_ids
     return clips, outcome
 
@@ -97,7 +97,7 @@ def test_the_same_content_under_two_names_is_decoded_once(tmp_path):
         (tmp_path / name).write_bytes(encode_video(moving(), 8))
     planned = [Planned(entry) for entry in list_sources(str(tmp_path), SourceSettings())]
     answers = list(examine_all(planned, work()))
-    assert [type(one) for one in answers] == [Made, Outcome, Outcome]
+    assert [type(one) for one in answers] == [MadeClip, Outcome, Outcome]
     assert [one.known for one in answers[1:]] == [False, True]
     first = answers[1].source_id
     assert [type(one) for one in examine_all(planned, work(first))] == [Outcome, Outcome]

@@ -2,8 +2,8 @@
 
 import pytest
 
+from infra.store.choose import chosen_clips
 from infra.store.dataset import Dataset
-from infra.store.select import chosen_clips
 from pipelines.config import RunConfig
 from pipelines.runtime import Runtime, Task
 from pipelines.stages.ingest import chosen

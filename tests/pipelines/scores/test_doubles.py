@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from infra.store.select import chosen_clips
+from infra.store.choose import chosen_clips
 from infra.store.selection import Bound, Selection
 from pipelines.datasets.counting import counting
 from pipelines.scores.alike import by_phash, by_vectors, masks, num_blocks, pair_hashes

@@ -3,7 +3,7 @@
 import pytest
 
 from infra.errors import ConfigError
-from infra.store.select import chosen_clips
+from infra.store.choose import chosen_clips
 from infra.store.selection import Selection
 from pipelines.scores.config import DoubleSettings, FilterSettings, ModelBound
 from pipelines.scores.filtering import apply, describe, policy_of, would_refuse

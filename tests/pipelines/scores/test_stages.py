@@ -8,11 +8,11 @@ import pytest
 
 from infra.errors import ConfigError, DataError
 from infra.store import manifest as manifests
+from infra.store.choose import chosen_clips
 from infra.store.dataset import Dataset
 from infra.store.manifest import Manifest
 from infra.store.media import write_shard
 from infra.store.query import query
-from infra.store.select import chosen_clips
 from infra.store.selection import Selection
 from infra.video import encode_image
 from pipelines.config import RunConfig

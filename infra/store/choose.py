@@ -1,4 +1,3 @@
-# ruff: noqa: A005 - named by the issue's contract; imported by its full name only
 """The clips that count: what a selection takes from the tables, streamed in order of clip_id.
 
 Captioning, embedding, releases, exports and previews all ask here, so that they mean the same

@@ -3,8 +3,8 @@
 import pytest
 
 from infra.errors import ConfigError
+from infra.store.choose import chosen_clips
 from infra.store.dataset import Dataset
-from infra.store.select import chosen_clips
 from infra.store.selection import Bound, Selection
 
 
