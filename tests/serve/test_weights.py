@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from infra.errors import ConfigError, DataError
 from serve import weights
@@ -81,7 +82,7 @@ def test_another_text_encoder_than_in_training_is_refused(checkpoints, tmp_path)
 
 
 def test_a_gpu_that_is_not_there_is_named_by_its_setting(checkpoints):
-    if weights.torch.cuda.is_available():
+    if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     served = weights.find(ModelSettings(stage1=checkpoints[0], stage2=""))
     with pytest.raises(ConfigError, match=r"serve\.device: cuda"):
