@@ -164,7 +164,8 @@ def source(files, tmp_path_factory) -> Path:
 def finish(driver: subprocess.Popen) -> dict:
     out, err = driver.communicate(timeout=300)
     assert driver.returncode == 0, err
-    return json.loads(out.strip().splitlines()[-1])
+    (counts,) = (line for line in out.splitlines() if line.startswith("{"))  # Ray speaks here too
+    return json.loads(counts)
 
 
 @pytest.fixture(scope="module")
