@@ -24,11 +24,9 @@ from infra import video
 from infra.stills import Frames, Limits, Source, VideoError
 
 Numbers = npt.NDArray[np.int64]
-Crop = Mapping[str, int]
 
 # Decoders that heed `skip_frame` anew for every packet; dav1d keeps what it was opened with.
 _SKIPPING = ("h264", "hevc")
-_HDR_TRANSFERS = (16, 18)  # PQ and HLG, ITU-T H.273 table 3
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class View:
 
     height: int
     width: int
-    crop: Crop | None = None
+    crop: Mapping[str, int] | None = None
     """Box x, y, w, h of the upright frame, in pixels; all of it by default."""
 
     def shown(self, width: int, height: int) -> tuple[int, int, int, int]:
@@ -66,16 +64,18 @@ class Film:
     ) -> None:
         """Read the packets; decode nothing unless they do not tell when frames are shown."""
         self._stream, self._view = stream, view
-        self._scaler = VideoReformatter()
+        self._scaler, self._upright = VideoReformatter(), video.Upright(stream)
         self._packets = list(container.demux(stream))
         self._coded = (0, 0)
         self.shown_hw = (0, 0)
         """Height and width of what is shown, before it is scaled; known with the first frame."""
         self._whole: list[Frames] = []
+        self._whole_s = np.empty(0)
         pts = _display_times(self._packets)
         self._pts = [] if pts is None else pts
         if pts is None:
-            self.times_s = self._decode_all()
+            self._decode_all()
+            self.times_s = self._whole_s
         else:
             base = float(stream.time_base or 1)
             self.times_s = (np.asarray(pts, np.float64) - pts[0]) * base
@@ -90,8 +90,8 @@ class Film:
             found = self._decode({self._pts[number] for number in chosen})
             if found is not None:
                 return np.stack([found[self._pts[number]] for number in chosen])
-            times_s = self._decode_all()
-            chosen = nearest(times_s, self.times_s[chosen])
+            self._decode_all()
+        chosen = nearest(self._whole_s, self.times_s[chosen])
         return np.stack([self._whole[number] for number in chosen])
 
     def _decode(self, wanted: set[int]) -> dict[int, Frames] | None:
@@ -122,23 +122,22 @@ class Film:
         ]
         return max(keys)[1]
 
-    def _decode_all(self) -> npt.NDArray[np.float64]:
-        """Decode every frame, as `video.decode` does, and return when each is shown."""
+    def _decode_all(self) -> None:
+        """Decode every frame, as `video.decode` does, and keep what is shown and when."""
         context = self._stream.codec_context
         context.flush_buffers()
         if context.codec.name in _SKIPPING:
             context.skip_frame = "DEFAULT"
+        whole: list[Frames] = []
         times: list[float] = []
-        for frame in (frame for packet in self._packets for frame in packet.decode()):
-            if not times and not frame.key_frame:
-                continue
+        for frame in video.decoded_packets(self._packets, self._stream):
             if frame.is_corrupt:
                 raise VideoError("corrupt", f"frame {len(times)} is damaged")
-            self._whole.append(self._shown(frame))
+            whole.append(self._shown(frame))
             times.append(video.seconds(frame, self._stream, len(times)))
         if not times:
             raise VideoError("no_frames", "no frame could be decoded")
-        return np.asarray(times, np.float64) - times[0]
+        self._whole, self._whole_s = whole, np.asarray(times, np.float64) - times[0]
 
     def _shown(self, frame: av.VideoFrame) -> Frames:
         """Return a frame upright, scaled and cut to the view."""
@@ -150,8 +149,8 @@ class Film:
         upright = (frame.height, width) if turns % 2 else (width, frame.height)
         self.shown_hw = self._view.shown(*upright)[:1:-1]
         size, cut = self._view.scaled(*upright)
-        if not _is_plain(frame):
-            return _resized(video.upright(frame, self._stream), size)[cut]
+        if video.is_layered(frame) or frame.interlaced_frame:
+            return _resized(self._upright(frame), size)[cut]
         pixels = self._scaler.reformat(
             frame,
             *(size[::-1] if turns % 2 else size),
@@ -210,12 +209,6 @@ def _display_times(packets: "list[av.Packet[av.VideoStream]]") -> list[int] | No
         times.append(packet.pts)
     shown = sorted(time for time in times if time >= times[0])
     return shown if len(set(shown)) == len(shown) else None
-
-
-def _is_plain(frame: av.VideoFrame) -> bool:
-    """Return whether scaling is all that lies between the frame and its RGB."""
-    alpha = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
-    return not (alpha or frame.interlaced_frame or int(frame.color_trc) in _HDR_TRANSFERS)
 
 
 def _resized(pixels: Frames, size: tuple[int, int]) -> Frames:

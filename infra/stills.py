@@ -28,7 +28,7 @@ BT601 = 5  # matrix of small pictures (H.273 table 4); written into what we enco
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00", b"MM\x00*")
 _TAGS = ("title", "description", "comment")
 _IMAGE_DESCRIPTION = 0x010E  # EXIF
-_HDR_TRANSFERS = (16, 18)  # SMPTE ST 2084 (PQ) and ARIB STD-B67 (HLG), ITU-T H.273 table 3
+PQ, HLG = 16, 18  # SMPTE ST 2084 and ARIB STD-B67, transfer characteristics of H.273 table 3
 
 
 class VideoError(DataError):
@@ -94,7 +94,7 @@ class Header:
     @property
     def is_hdr(self) -> bool:
         """Whether the light levels need tone mapping (`infra.tone`)."""
-        return self.color_trc in _HDR_TRANSFERS
+        return self.color_trc in (PQ, HLG)
 
 
 def is_image(head: bytes) -> bool:

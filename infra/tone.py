@@ -13,11 +13,12 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
+from infra.stills import HLG as HLG
+from infra.stills import PQ as PQ
 from infra.stills import Frames
 
 Light = npt.NDArray[np.float64]
 
-PQ, HLG = 16, 18  # transfer characteristics, ITU-T H.273 table 3
 _WHITE_NITS, _PEAK_NITS, _PQ_NITS = 203.0, 1000.0, 10_000.0
 
 # SMPTE ST 2084, equations 4.1 to 5.2

@@ -11,7 +11,7 @@ thread, because threads hide corruption (scale by processes); containers are alw
 import contextlib
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -161,6 +161,13 @@ def opened(
 def decoded(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> Iterator[av.VideoFrame]:
+    """Yield the frames of an open video; see `decoded_packets`."""
+    return decoded_packets(container.demux(stream), stream)
+
+
+def decoded_packets(
+    packets: "Iterable[av.Packet[av.VideoStream]]", stream: av.VideoStream
+) -> Iterator[av.VideoFrame]:
     """Yield frames in display order from the first keyframe on (before it they are guesses).
 
     A keyframe that an edit list hides is one too. Some decoders mark no frames; where they do not
@@ -170,7 +177,7 @@ def decoded(
         VideoError: A packet is damaged, as demuxers of transport streams notice.
     """
     started, reorders = False, stream.codec_context.codec.reorder
-    for packet in container.demux(stream):
+    for packet in packets:
         started = started or (packet.is_keyframe and (packet.is_discard or not reorders))
         if packet.is_corrupt and started:
             raise VideoError("corrupt", f"the packet at {packet.pts} is damaged")

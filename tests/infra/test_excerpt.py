@@ -102,6 +102,16 @@ def test_without_times_in_its_packets_a_clip_is_decoded_whole():
         assert film.frames(np.array([7, 39])).shape == (2, 24, 36, 3)
 
 
+@pytest.mark.parametrize("kind", ["h264", "hevc", "mpeg4"])
+def test_a_start_that_an_edit_list_hides_is_not_shown_and_the_rest_is(kind):
+    data = videos.from_second(videos.video(clip(), **KINDS[kind]), 0.0, "mp4", offset_s=-0.5)
+    full = video.decode(data)
+    assert len(full.frames) == 35
+    with excerpt.opened(data, View(64, 96)) as film:
+        assert np.allclose(film.times_s, full.pts_s)
+        assert np.array_equal(film.frames(np.arange(35)), full.frames)
+
+
 def test_a_damaged_frame_is_a_fault():
     data = bytearray(videos.video(clip(), options={"g": "12", "bf": "0"}))
     middle = data.index(b"mdat") + len(data) // 3
