@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra import storage
-from infra.errors import DataError, ServiceError
+from infra.errors import DataError, MissingError, ServiceError
 
 Action = dict[str, Any]
 
@@ -31,6 +31,11 @@ class Rewrite:
     operation: str
 
 
+def commit_uri(table_uri: str, version: int) -> str:
+    """Return where a commit of that number lies."""
+    return storage.join(table_uri, "_delta_log", f"{version:020d}.json")
+
+
 def read(table_uri: str, version: int) -> list[Action] | None:
     """Return the actions of a commit; None where there is none of that number.
 
@@ -38,11 +43,13 @@ def read(table_uri: str, version: int) -> list[Action] | None:
         DataError: It cannot be understood.
         ServiceError: S3 does not answer.
     """
-    uri = _uri(table_uri, version)
-    if not storage.exists(uri):
+    uri = commit_uri(table_uri, version)
+    try:
+        text = storage.read_text(uri)
+    except MissingError:
         return None
     try:
-        return [json.loads(line) for line in storage.read_text(uri).splitlines() if line.strip()]
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
     except ValueError as fault:
         raise DataError(f"{uri}: cannot be understood ({fault}); restore this file") from fault
 
@@ -79,7 +86,7 @@ def commit(table_uri: str, version: int, rewrite: Rewrite) -> int | None:
             if going & names(actions, "remove"):
                 return None
             version = later
-        if storage.create_exclusive(_uri(table_uri, version + 1), text.encode()):
+        if storage.create_exclusive(commit_uri(table_uri, version + 1), text.encode()):
             return version + 1
     raise ServiceError(f"{table_uri}: others commit all the time; run this again later")
 
@@ -111,7 +118,3 @@ def _actions(version: int, rewrite: Rewrite) -> Iterator[Action]:
         yield {
             "add": {"partitionValues": {}, "modificationTime": now_ms, "dataChange": False} | one
         }
-
-
-def _uri(table_uri: str, version: int) -> str:
-    return storage.join(table_uri, "_delta_log", f"{version:020d}.json")

@@ -15,7 +15,7 @@ import random
 import time
 import urllib.parse
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ import deltalake.exceptions
 import pyarrow as pa
 
 from infra import storage
-from infra.errors import DataError, MissingError, ServiceError
+from infra.errors import DataError, ServiceError
+from infra.store import actions
 from infra.store.schema import SCHEMAS, TableName
 
 log = logging.getLogger(__name__)
@@ -66,14 +67,13 @@ def read_commit(uri: str, version: int) -> Commit | None:
         DataError: The commit cannot be understood.
         ServiceError: S3 does not answer.
     """
-    at = storage.join(uri, _LOG, f"{version:020}.json")
-    try:
-        text = storage.read_text(at)
-    except MissingError:
+    found = actions.read(uri, version)
+    if found is None:
         return None
     try:
-        return _parsed(version, [json.loads(line) for line in text.splitlines() if line.strip()])
+        return _parsed(version, found)
     except (ValueError, KeyError, TypeError, AttributeError) as fault:
+        at = actions.commit_uri(uri, version)
         raise DataError(f"{at}: cannot be understood ({fault!r}); restore this file") from fault
 
 
@@ -104,6 +104,13 @@ def open_table(root: str, table: TableName, version: int | None = None) -> delta
         raise
     with _lost_log(uri), faults(uri):  # it may have been laid just now by somebody else
         return deltalake.DeltaTable(uri, version=version, storage_options=options)
+
+
+def data_files(uri: str, table: deltalake.DeltaTable) -> list[str]:
+    """Return the data files of an open table at `uri`, relative to it."""
+    with faults(uri):
+        names = pa.table(table.get_add_actions())["path"].to_pylist()
+    return [urllib.parse.unquote(str(name)) for name in names]
 
 
 @contextlib.contextmanager
@@ -150,9 +157,7 @@ class Writer:
 
     def files(self) -> list[str]:
         """Return the data files of the version that it knows, relative to the table."""
-        with faults(self.uri):
-            names = pa.table(self._table.get_add_actions())["path"].to_pylist()
-        return [urllib.parse.unquote(str(name)) for name in names]
+        return data_files(self.uri, self._table)
 
     def commit(self, rows: pa.Table) -> bool:
         """Add rows as the version after the known one; return whether that was still free.
@@ -288,9 +293,9 @@ def _damaged(uri: str, fault: deltalake.exceptions.DeltaError) -> DataError | Se
     )
 
 
-def _parsed(version: int, actions: list[dict[str, Any]]) -> Commit:
-    info: dict[str, Any] = next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
-    added = [action["add"] for action in actions if "add" in action]
+def _parsed(version: int, found: Sequence[actions.Action]) -> Commit:
+    info: dict[str, Any] = next((a["commitInfo"] for a in found if "commitInfo" in a), {})
+    added = [action["add"] for action in found if "add" in action]
     return Commit(
         version=version,
         at=dt.datetime.fromtimestamp(info.get("timestamp", 0) / 1000, dt.UTC),
@@ -298,7 +303,7 @@ def _parsed(version: int, actions: list[dict[str, Any]]) -> Commit:
         num_rows_added=sum(_num_rows(add) for add in added),
         num_files_added=len(added),
         num_bytes_added=sum(int(add["size"]) for add in added),
-        num_files_removed=sum("remove" in action for action in actions),
+        num_files_removed=sum("remove" in action for action in found),
         append_id=str(info.get("append_id", "")),
         new_files=tuple(
             urllib.parse.unquote(add["path"]) for add in added if add.get("dataChange", True)

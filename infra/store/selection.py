@@ -1,7 +1,7 @@
 """Which clips count: bounds on scores, sources that are still there, doubles left out.
 
 Plain settings, so that a release can pin them and a person can change them without decoding
-anything again; `infra.store.release` applies them.
+anything again; `infra.store.choose` applies them.
 """
 
 from typing import Literal

@@ -4,8 +4,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import botocore.exceptions
-
 from infra import s3, storage
 
 log = logging.getLogger(__name__)
@@ -34,7 +32,7 @@ def unfinished(uri: str) -> Iterator[Upload]:
             for one in page.get("Uploads", ()):
                 begun_ns = int(one["Initiated"].timestamp() * 1e9)
                 yield Upload(f"s3://{bucket}/{one['Key']}", one["UploadId"], begun_ns)
-    except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as fault:
+    except s3.FAULTS as fault:
         log.warning("unfinished uploads cannot be listed uri=%s: %s", uri, fault)
 
 
@@ -43,5 +41,5 @@ def abort(uri: str, upload_id: str) -> None:
     bucket, key = s3.bucket_key(uri)
     try:
         s3.client().abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload_id)
-    except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as fault:
+    except s3.FAULTS as fault:
         log.warning("unfinished upload is left uri=%s: %s", uri, fault)

@@ -9,6 +9,7 @@ Age is measured by the store's own clock, which is asked with a probe file.
     for one in find(dataset, older_than_h=24): remove(one)
 """
 
+import itertools
 import re
 import tempfile
 import uuid
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import deltalake
 import deltalake.exceptions
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +26,7 @@ from infra import storage
 from infra.errors import DataError
 from infra.store import actions, uploads
 from infra.store import release as releases
+from infra.store.commits import data_files, open_table
 from infra.store.dataset import Dataset
 from infra.store.query import query
 from infra.store.schema import SCHEMAS, TableName
@@ -130,7 +131,8 @@ def _pinned(dataset: Dataset) -> dict[TableName, set[int]]:
 def _spool(dataset: Dataset, path: Path) -> None:
     """Write the listing of the media folder into a local file."""
     with pq.ParquetWriter(path, _LISTED) as writer:
-        for infos in _grouped(storage.list_files(dataset.uri("media"))):
+        listed = storage.list_files(dataset.uri("media"))
+        while infos := list(itertools.islice(listed, _ROWS)):
             rows = [
                 {
                     "name": info.uri.removeprefix(dataset.uri("")),
@@ -192,15 +194,14 @@ def _table_garbage(
 
 def _files(dataset: Dataset, table: TableName, version: int) -> set[str]:
     """Return the names of the data files of one version."""
-    uri, options = dataset.uri(table), storage.delta_options(dataset.root)
+    uri = dataset.uri(table)
     try:
-        found = deltalake.DeltaTable(uri, version=version, storage_options=options)
-    except deltalake.exceptions.DeltaError as fault:
+        return set(data_files(uri, open_table(dataset.root, table, version)))
+    except (DataError, deltalake.exceptions.TableNotFoundError) as fault:
         raise DataError(
-            f"{uri}: version {version} cannot be read ({fault}), so what it needs is not known; "
-            "restore its log, or remove the release that pins it"
+            f"{uri}: version {version} cannot be read ({fault}), so what it needs "
+            "is not known; restore its log, or remove the release that pins it"
         ) from fault
-    return {name.rpartition(f"/{table}/")[2] for name in found.file_uris()}
 
 
 def _added_since(dataset: Dataset, table: TableName, version: int) -> set[str]:
@@ -229,14 +230,3 @@ def _strays(dataset: Dataset, cutoff_ns: int) -> Iterator[Garbage]:
 
 def _is_temporary(name: str) -> bool:
     return bool(_TEMPORARY.fullmatch(name.rpartition("/")[2]))
-
-
-def _grouped(infos: Iterator[storage.FileInfo]) -> Iterator[list[storage.FileInfo]]:
-    group: list[storage.FileInfo] = []
-    for info in infos:
-        group.append(info)
-        if len(group) == _ROWS:
-            yield group
-            group = []
-    if group:
-        yield group

@@ -160,6 +160,16 @@ def test_a_release_that_cannot_be_understood_stops_everything(dataset):
         garbage(dataset)
 
 
+def test_a_release_whose_versions_cannot_be_read_stops_everything(dataset):
+    dataset.append("clips", [clip(dataset, "a")])
+    dataset.append("captions", [caption("a")])
+    release.create(dataset, "pinned", Selection())
+    compact(dataset, "captions")
+    storage.delete(dataset.uri("captions", "_delta_log", f"{1:020d}.json"))
+    with pytest.raises(DataError, match=r"captions: version .* remove the release that pins it"):
+        garbage(dataset)
+
+
 def test_an_empty_dataset_has_no_garbage(anywhere):
     assert garbage(anywhere) == {}
     assert vacuum.orphans(anywhere) == (0, 0)
