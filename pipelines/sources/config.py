@@ -30,7 +30,7 @@ class ManifestSettings(Settings):
     max_row_kib: PositiveInt = 1024
     """Longest row of a list or manifest, KiB."""
     max_mib: PositiveInt = 16384
-    """Largest list or manifest, MiB."""
+    """Largest list or manifest that is fetched from S3 or the web, MiB."""
     max_group_mib: PositiveInt = 1024
     """Largest row group of a Parquet manifest, unpacked, MiB."""
 

@@ -60,6 +60,11 @@ def test_a_dark_scene_makes_no_bars():
     assert bars_of(night) == Crop(0, 0, 128, 96)
 
 
+def test_a_strip_of_light_is_no_picture_between_bars():
+    assert bars_of(framed(top=112, bottom=112)) == Crop(0, 0, 128, 320)
+    assert bars_of(framed(top=64, bottom=64)) == Crop(0, 64, 128, 96)
+
+
 def test_a_picture_that_fades_into_darkness_at_its_edge_is_not_cut():
     slope = np.linspace(0, 200, 96).clip(0, 255)[None, :, None, None]
     soft = np.broadcast_to(slope, (12, 96, 128, 3)).astype(np.uint8)

@@ -174,6 +174,15 @@ def test_bad_rows_are_counted_and_stop_nothing(tmp_path, suffix, text):
     assert len({e.uri for e in found}) == 5
 
 
+def test_an_address_may_be_long_but_not_endless(tmp_path):
+    names = ["a/" * 4000 + "x.mp4", "x" * 8193]
+    path = written(str(tmp_path), "jsonl", [{"uri": name} for name in names])
+    long, endless = listed(path)
+    assert (long.uri, long.refusal) == (f"{tmp_path}/{names[0]}", "")
+    assert endless.refusal.startswith("bad_row: ")
+    assert "str of 8193 letters" in endless.refusal
+
+
 def test_a_line_of_a_hundred_megabytes_is_bounded_and_told(tmp_path):
     path = tmp_path / "m.jsonl"
     with path.open("wb") as file:
@@ -288,6 +297,16 @@ def test_a_manifest_on_the_web_is_read(web, permitted):
     web.answers["/m.csv"] = f"uri,caption\n{web.url('/x.mp4')},hi\n".encode()
     (entry,) = listed(web.url("/m.csv"), http=permitted)
     assert (entry.uri, entry.caption) == (web.url("/x.mp4"), "hi")
+
+
+def test_a_manifest_over_the_limit_is_not_copied_to_its_end(web, permitted, s3):
+    web.answers["/m.txt"] = b"#" * 1023 + b"\n" + b"a.mp4\n" + b"#" * (1 << 20)
+    storage.write_bytes(storage.join(s3, "m.txt"), web.answers["/m.txt"])
+    for place in (web.url("/m.txt"), storage.join(s3, "m.txt")):
+        with pytest.raises(DataError, match=r"at most 1,?048,?576"):
+            listed(place, http=permitted, manifest=ManifestSettings(max_mib=1))
+        (entry,) = listed(place, http=permitted, manifest=ManifestSettings(max_mib=2))
+        assert entry.uri.endswith("a.mp4")
 
 
 def test_changes_are_asked_for_in_order(web, permitted, tmp_path):

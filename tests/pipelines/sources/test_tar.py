@@ -178,6 +178,7 @@ def test_a_long_name_that_asks_for_a_gigabyte_is_refused(tar):
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, 1 << 30
     (bad,) = listed(tar(header.tobuf(tarfile.GNU_FORMAT) + b"x" * 4096))
     assert bad.refusal.startswith("unreadable_tar: ")
+    assert "asks for 1073741824 bytes" in bad.refusal
 
 
 def test_endless_long_names_are_refused(tar):

@@ -74,6 +74,16 @@ def test_a_tar_on_a_server_without_etags_is_read_in_parts(web, permitted, tag):
         assert media.data == b"w" * 9
 
 
+def test_a_tar_on_the_web_that_changes_after_the_listing_is_noticed(web, permitted):
+    web.answers["/t.tar"] = ranged
+    settings = SourceSettings(http=permitted, retry_wait_s=0)
+    _, second = list_sources(web.url("/t.tar"), settings)
+    web.answers["/t.tar"] = lambda request: send(request, 206, b"other way", ETag='"f"')
+    with pytest.raises(FetchError, match="changed_while_read") as raised, fetched(second, settings):
+        pass
+    assert raised.value.retryable
+
+
 def test_a_tar_on_a_server_without_ranges_is_refused(web, permitted):
     web.answers["/t.tar"] = _TAR
     (bad,) = list_sources(web.url("/t.tar"), SourceSettings(http=permitted))
