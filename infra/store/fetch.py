@@ -10,14 +10,13 @@ CRC32C. The caller knows what it will ask for and says so in time:
 """
 
 import logging
-import os
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from infra import storage
-from infra.errors import DataError, ServiceError
+from infra.errors import ServiceError
 from infra.store import media
 from infra.store.cache import DiskCache
 
@@ -84,13 +83,9 @@ class Fetcher:
         return self._read_once(row)
 
     def _read_once(self, row: Row) -> bytes:
-        if not storage.is_s3(self._root):
-            data = _pread(storage.join(self._root, row["media_file"]), row)
-            whole = len(data) == row["media_length"] and media.crc32c(data) == row["media_crc32c"]
-            return data if whole else media.read_media(self._root, row)
-        key = f"{self._root}/{_key(row)}"
         if self._cache is None:
             return media.read_media(self._root, row)
+        key = f"{self._root}/{_key(row)}"
         held = self._cache.get(key, row["media_length"], row["media_crc32c"])
         if held is not None:
             return held
@@ -101,15 +96,3 @@ class Fetcher:
 
 def _key(row: Row) -> str:
     return f"{row['media_file']}:{row['media_offset']}"
-
-
-def _pread(path: str, row: Row) -> bytes:
-    """Return a byte range of a local file; as much of it as is there."""
-    try:
-        file = os.open(storage.local_path(path), os.O_RDONLY)
-        try:
-            return os.pread(file, row["media_length"], row["media_offset"])
-        finally:
-            os.close(file)
-    except OSError as fault:
-        raise DataError(f"media_mismatch: {path} cannot be read ({fault.strerror})") from fault

@@ -16,7 +16,6 @@ import itertools
 import json
 import logging
 import os
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra import storage
+from infra import local, storage
 from infra.errors import DataError, SnapvideoError
 from infra.store.cache import locked
 from infra.store.dataset import Dataset
@@ -157,11 +156,11 @@ def opened(release: Release, cache_folder: Path) -> Index:
     name = f"{release.name}.{release.digest[:12]}.arrow"
     beside = storage.join(release.root, "releases", name)
     # The same content may lie in other shards below another root, under the same name.
-    local = cache_folder / "releases" / hashlib.sha256(release.root.encode()).hexdigest()[:24]
-    local.mkdir(parents=True, exist_ok=True)
+    spare = cache_folder / "releases" / hashlib.sha256(release.root.encode()).hexdigest()[:24]
+    spare.mkdir(parents=True, exist_ok=True)
     name = f"{release.name}.{_identity(release)[:24]}.arrow"
-    with locked(local / f"{name}.lock"):
-        path = local / name
+    with locked(spare / f"{name}.lock"):
+        path = spare / name
         if not path.exists() and not storage.is_s3(release.root):
             path = _at_home(release, Path(beside), path)
         elif not path.exists():
@@ -175,7 +174,7 @@ def _at_home(release: Release, beside: Path, spare: Path) -> Path:
         return beside
     try:
         _make(release, beside)
-    except (OSError, DataError) as fault:
+    except DataError as fault:
         if os.access(beside.parent, os.W_OK):
             raise
         log.warning("index kept in the cache, not beside the release fault=%s", fault)
@@ -187,9 +186,7 @@ def _at_home(release: Release, beside: Path, spare: Path) -> Path:
 def _fetch(release: Release, uri: str, path: Path) -> None:
     """Copy the index from S3, or make it and leave a copy there for other nodes."""
     if storage.exists(uri):
-        temporary = _beside(path)
-        storage.copy_to(uri, temporary, limit_bytes=_LIMIT_BYTES)
-        temporary.replace(path)
+        storage.copy_to(uri, path, limit_bytes=_LIMIT_BYTES)
         return
     _make(release, path)
     try:
@@ -207,9 +204,8 @@ def _make(release: Release, path: Path) -> None:
         f"AS first_clip FROM ({sql})) ORDER BY split, kind, first_clip, media_file, "
         "coalesce(num_frames, 0) DESC, clip_id"
     )
-    temporary = _beside(path)
     facts = {b"format": str(FORMAT).encode(), b"release": _identity(release).encode()}
-    try:
+    with local.beside(path) as temporary:
         with (
             query(Dataset(release.root), sql, release.versions, parameters=values) as rows,
             pa.ipc.new_file(str(temporary), _SCHEMA.with_metadata(facts)) as sink,
@@ -218,13 +214,7 @@ def _make(release: Release, path: Path) -> None:
                 sink.write_batch(batch)
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     log.info("indexed release=%s clips=%d file=%s", release.name, release.num_clips, path)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
 def _numbered(rows: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:

@@ -12,9 +12,9 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as pads
@@ -30,7 +30,7 @@ _FILES_AT_ONCE = 64
 _CACHE_KIB = 64 << 10
 
 
-class Keys:
+class Keys(AbstractContextManager["Keys"]):
     """The keys of one table: the values of some columns, taken together."""
 
     def __init__(self, dataset: Dataset, table: TableName, columns: tuple[str, ...]) -> None:
@@ -41,7 +41,6 @@ class Keys:
         self.table: TableName = table
         self.columns = columns
         self.writer = Writer(dataset.root, table)
-        self._root = dataset.root
         self._version = -1
         self._folder = Path(tempfile.mkdtemp(prefix="snapvideo-keys-"))
         self._held = sqlite3.connect(self._folder / "keys.sqlite", isolation_level=None)
@@ -53,16 +52,7 @@ class Keys:
         ):
             self._held.execute(line)
 
-    def __enter__(self) -> Self:
-        """Return the keys."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        fault: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Remove the scratch folder."""
         self._held.close()
         shutil.rmtree(self._folder, ignore_errors=True)

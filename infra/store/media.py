@@ -20,15 +20,14 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import google_crc32c
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra import storage
-from infra.errors import DataError, SnapvideoError
+from infra.errors import DataError, MissingError, SnapvideoError
 from infra.store.dataset import Dataset
 
 log = logging.getLogger(__name__)
@@ -76,7 +75,7 @@ def write_shard(dataset: Dataset, rows: Sequence[tuple[str, bytes]]) -> list[Med
         return shards.finish()
 
 
-class ShardWriter:
+class ShardWriter(contextlib.AbstractContextManager["ShardWriter"]):
     """Clips written one by one into new shards; memory holds one of them and Parquet's buffers.
 
     A shard is put in its place when it is full or finished. A writer that is left without
@@ -98,16 +97,7 @@ class ShardWriter:
         self._refs: list[MediaRef] = []
         self._finished = False
 
-    def __enter__(self) -> Self:
-        """Return the writer."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        fault: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Remove what is not finished."""
         if self._open:
             self._open.discard()
@@ -172,7 +162,10 @@ def read_media(root: str, row: Mapping[str, Any]) -> bytes:
         DataError: `media_mismatch`: the shard does not hold what the row says, or is gone.
     """
     uri = storage.join(root, row["media_file"])
-    data = storage.read_range(uri, row["media_offset"], row["media_length"])
+    try:
+        data = storage.read_range(uri, row["media_offset"], row["media_length"])
+    except MissingError as fault:
+        raise DataError(f"media_mismatch: {fault}; restore the file") from fault
     if _matches(data, row):
         return data
     log.warning("byte range does not match, reading as Parquet file=%s", uri)

@@ -1,6 +1,8 @@
 """The index of a release: its rows, sorted so that an order needs no more than its shards."""
 
 import dataclasses
+import errno
+import os
 import pickle
 from pathlib import Path
 
@@ -152,17 +154,31 @@ def test_a_release_made_anew_does_not_take_the_index_of_the_one_before(tmp_path)
         index.opened(again, tmp_path)
 
 
+def refuse_links(monkeypatch, folder, number):
+    link = os.link
+
+    def refusing(source, target):
+        if Path(target).parent == folder:
+            raise OSError(number, os.strerror(number))
+        link(source, target)
+
+    monkeypatch.setattr(index.os, "link", refusing)
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path, monkeypatch):
+    made = filled(str(tmp_path / "d"), CLIPS)
+    folder = Path(made.root, "releases")
+    before = set(folder.iterdir())
+    refuse_links(monkeypatch, folder, errno.ENOSPC)
+    with pytest.raises(DataError, match="the disk is full"):
+        index.opened(made, tmp_path)
+    assert set(folder.iterdir()) == before
+
+
 def test_where_nothing_may_be_written_it_lies_in_the_cache(tmp_path, monkeypatch):
     made = filled(str(tmp_path / "d"), CLIPS)
     folder = Path(made.root, "releases")
-    made_beside = index._make
-
-    def refusing(found, path):  # the tests run as root, whom no rights bind
-        if path.parent == folder:
-            raise PermissionError(13, "read-only")
-        made_beside(found, path)
-
-    monkeypatch.setattr(index, "_make", refusing)
+    refuse_links(monkeypatch, folder, errno.EACCES)  # the tests run as root, whom no rights bind
     monkeypatch.setattr(index.os, "access", lambda *_: False)
     found = index.opened(made, tmp_path / "cache")
     assert found.path.is_relative_to(tmp_path / "cache")
