@@ -10,7 +10,7 @@ a commit and any earlier version can be read again. `dataset.json` names the lay
 
 import datetime as dt
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -274,9 +274,7 @@ def _conformed(table: TableName, rows: Rows) -> pa.Table:
     """Return rows with exactly the table's columns."""
     schema = SCHEMAS[table]
     given = rows if isinstance(rows, pa.Table) else _from_dicts(table, rows)
-    unknown = sorted(set(given.column_names) - set(schema.names))
-    if unknown:
-        raise DataError(f"table {table}: no column {unknown}; it has {schema.names}")
+    _check_columns(table, given.column_names)
     now = dt.datetime.now(dt.UTC)
     columns = []
     for field in schema:
@@ -297,11 +295,14 @@ def _numbered(rows: pa.Table, version: int) -> pa.Table:
 
 
 def _from_dicts(table: TableName, rows: Sequence[dict[str, Any]]) -> pa.Table:
-    schema = SCHEMAS[table]
-    unknown = sorted({name for row in rows for name in row} - set(schema.names))
+    _check_columns(table, {name for row in rows for name in row})
+    return pa.Table.from_pylist(list(rows), schema=SCHEMAS[table])
+
+
+def _check_columns(table: TableName, names: Iterable[str]) -> None:
+    unknown = sorted(set(names) - set(SCHEMAS[table].names))
     if unknown:
-        raise DataError(f"table {table}: no column {unknown}; it has {schema.names}")
-    return pa.Table.from_pylist(list(rows), schema=schema)
+        raise DataError(f"table {table}: no column {unknown}; it has {SCHEMAS[table].names}")
 
 
 def _values(rows: pa.Table | pa.RecordBatch, key: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:

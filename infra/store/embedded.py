@@ -14,7 +14,6 @@ and in every process. They are copied once a node into a folder of the cache:
 import hashlib
 import logging
 import shutil
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,9 +95,10 @@ def opened(release: Release, index: Index, encoder_id: str, cache_folder: Path) 
 
 
 def _make(release: Release, index: Index, encoder_id: str, folder: Path) -> None:
-    temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.tmp")
-    temporary.mkdir()
+    temporary = folder.with_suffix(".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed; the lock is ours
     try:
+        temporary.mkdir()
         num_texts = _write_keys(Dataset(release.root), index, temporary / "keys")
         missing = num_texts - _write_values(Dataset(release.root), encoder_id, temporary)
         if missing:

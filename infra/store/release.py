@@ -16,14 +16,14 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import ValidationError
 
 from infra import storage
-from infra.errors import DataError
+from infra.errors import DataError, MissingError
 from infra.store.choose import selected_sql
 from infra.store.dataset import Dataset
 from infra.store.query import query
@@ -51,32 +51,28 @@ class Release:
     num_clips: int
     created_at: str
 
-    @contextmanager
     def rows(
         self, columns: Sequence[str], split: Split | None = None
-    ) -> Iterator[pa.RecordBatchReader]:
+    ) -> AbstractContextManager[pa.RecordBatchReader]:
         """Give captioned clips as a stream, sorted by clip_id.
 
         Args:
             columns: Of the clips table, `split`, and what `OF_CAPTIONS` lists.
             split: Only clips of this one.
         """
-        sql, values = captioned_sql(self.selection)
-        listed = ", ".join(f'"{name}"' for name in columns)
-        where = "WHERE split = ?" if split else ""
-        values += [split] if split else []
-        ordered = f"SELECT {listed} FROM ({sql}) {where} ORDER BY clip_id"
-        with query(Dataset(self.root), ordered, self.versions, parameters=values) as found:
-            yield found
+        return self._sorted(", ".join(f'"{name}"' for name in columns), "clip_id", split)
+
+    def texts(self, split: Split | None = None) -> AbstractContextManager[pa.RecordBatchReader]:
+        """Give the distinct texts of captions as a stream, sorted; of one split, or of all."""
+        return self._sorted("DISTINCT text", "text", split)
 
     @contextmanager
-    def texts(self, split: Split | None = None) -> Iterator[pa.RecordBatchReader]:
-        """Give the distinct texts of captions as a stream, sorted; of one split, or of all."""
+    def _sorted(self, wanted: str, by: str, split: Split | None) -> Iterator[pa.RecordBatchReader]:
         sql, values = captioned_sql(self.selection)
         where = "WHERE split = ?" if split else ""
         values += [split] if split else []
-        distinct = f"SELECT DISTINCT text FROM ({sql}) {where} ORDER BY text"
-        with query(Dataset(self.root), distinct, self.versions, parameters=values) as found:
+        ordered = f"SELECT {wanted} FROM ({sql}) {where} ORDER BY {by}"
+        with query(Dataset(self.root), ordered, self.versions, parameters=values) as found:
             yield found
 
     def clips(self, split: Split | None = None) -> pa.Table:
@@ -134,10 +130,13 @@ def load(root: str, name: str) -> Release:
     """
     dataset = Dataset.open(root)
     uri = _uri(dataset.root, name)
-    if not storage.exists(uri):
-        raise DataError(f"{uri}: no such release; there are: {', '.join(names(root)) or 'none'}")
     try:
-        tree = json.loads(storage.read_bytes(uri))
+        text = storage.read_bytes(uri)
+    except MissingError as fault:
+        there = ", ".join(names(root)) or "none"
+        raise DataError(f"{uri}: no such release; there are: {there}") from fault
+    try:
+        tree = json.loads(text)
         return Release(
             root=dataset.root,
             name=name,

@@ -59,6 +59,14 @@ def test_texts_that_are_not_embedded_are_counted_and_nothing_is_left(made, tmp_p
     assert not list((tmp_path / "embeddings").glob("*.tmp"))
 
 
+def test_what_a_killed_process_left_is_cleared_away(made, tmp_path):
+    Dataset(made.root).append("embeddings", [row(text, 2) for text in TEXTS])
+    folder = opened(made, tmp_path).folder
+    folder.rename(folder.with_suffix(".tmp"))
+    assert opened(made, tmp_path).max_tokens == 2
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
+
+
 def test_a_text_that_was_embedded_twice_counts_once(made, tmp_path):
     Dataset(made.root).append("embeddings", [row(text, 2) for text in (*TEXTS, *TEXTS)])
     assert opened(made, tmp_path).width == 3
