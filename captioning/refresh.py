@@ -7,21 +7,16 @@ and a run that is repeated writes nothing twice. Human captions are never touche
     counts = caption_clips("s3://bucket/corpus", None, settings, run_id="2026-11-20")
 """
 
-import contextlib
 import hashlib
 import logging
-import tempfile
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 
 from captioning.chosen import Chosen, chosen_sql
@@ -33,6 +28,7 @@ from infra import storage
 from infra.errors import DataError
 from infra.store.dataset import Dataset
 from infra.store.query import query
+from infra.store.work import laid
 
 log = logging.getLogger(__name__)
 
@@ -65,21 +61,15 @@ class CaptionCounts:
     seconds: float
 
 
-@contextlib.contextmanager
-def stale(
-    dataset: Dataset, recipe_id: str, chosen: Chosen | None = None
-) -> Iterator[pa.RecordBatchReader]:
-    """Give where the media of clips lie that need a caption of this recipe, sorted by clip.
+def stale_sql(recipe_id: str, chosen: Chosen | None = None) -> tuple[str, list[object]]:
+    """Return a SELECT of where the media of clips lie that need a caption, and its parameters.
 
     Args:
-        dataset: Whose clips.
         recipe_id: Of the recipe that is wanted.
         chosen: Look at these clips only; None is all.
     """
     taken, values = chosen_sql(chosen) if chosen is not None else ("SELECT * FROM clips", [])
-    sql = _STALE.format(columns=", ".join(_MEDIA), taken=taken)
-    with query(dataset, sql, parameters=[*values, recipe_id]) as rows:
-        yield rows
+    return _STALE.format(columns=", ".join(_MEDIA), taken=taken), [*values, recipe_id]
 
 
 def num_captioned(dataset: Dataset, chosen: Chosen, recipe_id: str) -> int:
@@ -117,37 +107,22 @@ def caption_clips(
     dataset, made_with = Dataset.open(dataset_root), recipe(settings)
     report = on_progress or _log_progress(started_s)
     counts: Counter[str] = Counter()
-    with _laid(dataset, made_with.recipe_id, chosen) as (folder, num_stale):
+    with laid(dataset, *stale_sql(made_with.recipe_id, chosen)) as (folder, num_stale):
         if num_stale:
             check_model(settings)
             _keep_recipe(dataset, made_with, run_id)
-            written = captions(folder, num_stale, dataset.root, settings)
+            written = captions(folder.rows, num_stale, dataset.root, settings)
             size = settings.clips_per_commit
             for block in written.iter_batches(batch_size=size, batch_format="pyarrow"):
                 assert isinstance(block, pa.Table)
                 _commit(block.to_pylist(), dataset, made_with, run_id)
+                folder.keep()
                 counts.update(str(status) for status in block["status"].to_pylist())
                 report(counts.total(), num_stale)
     _check_failed(counts, settings.max_failed_share)
     seconds = time.monotonic() - started_s
     log.info("captioned clips=%d by_status=%s seconds=%.1f", num_stale, dict(counts), seconds)
     return CaptionCounts(num_stale, dict(counts), made_with.recipe_id, seconds)
-
-
-@contextlib.contextmanager
-def _laid(dataset: Dataset, recipe_id: str, chosen: Chosen | None) -> Iterator[tuple[str, int]]:
-    """Give a folder with what is stale, which any node can read, and how much that is."""
-    folder, num_stale = dataset.uri("work", uuid.uuid4().hex), 0
-    with tempfile.TemporaryDirectory() as scratch, stale(dataset, recipe_id, chosen) as rows:
-        for number, batch in enumerate(rows):
-            path = Path(scratch, f"{number:06d}.parquet")
-            pq.write_table(pa.Table.from_batches([batch]), path)
-            num_stale += batch.num_rows
-            storage.upload(path, storage.join(folder, path.name), move=True)
-    try:
-        yield folder, num_stale
-    finally:
-        storage.delete(folder)
 
 
 def captions(folder: str, num_rows: int, root: str, settings: CaptionSettings) -> ray.data.Dataset:

@@ -152,7 +152,7 @@ def _bring_in(dataset: Dataset, planned: Plan, task: Task, stamp: Stamp) -> None
             with laid_out(dataset, planned.path, task.settings.files_per_task) as units:
                 for block in _blocks(graph(dataset, units, known, task)):
                     ledger.add(block)
-                    units.keep()
+                    units.folder.keep()
             ledger.commit()
         if planned.counts["vanished"]:
             ledger.vanish(planned.vanished_path)

@@ -30,11 +30,9 @@ from infra.store.commits import data_files, open_table
 from infra.store.dataset import Dataset
 from infra.store.query import query
 from infra.store.schema import SCHEMAS, TableName
+from infra.store.work import ALIVE
 
 Kind = Literal["media", "table", "temporary", "work", "upload"]
-
-ALIVE = ".alive"
-"""File in a scratch folder that its run writes again and again; its name sorts before others."""
 
 _HOUR_NS = 3_600_000_000_000
 _NEVER_NS = (1 << 63) - 1

@@ -5,18 +5,13 @@ driver holds none of them and workers need nothing but the address. A pass that 
 what was not committed.
 """
 
-import contextlib
 import logging
-import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 
 from infra import storage
@@ -25,6 +20,7 @@ from infra.store.choose import selected_sql
 from infra.store.dataset import Dataset
 from infra.store.query import query
 from infra.store.selection import Selection
+from infra.store.work import laid
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +63,9 @@ def run_pass(
         clips_per_commit: Rows between two commits.
     """
     started_s, done, failed = time.monotonic(), 0, 0
-    with _laid(dataset, *wanted) as (folder, num_missing):
+    with laid(dataset, *wanted) as (folder, num_missing):
         if num_missing:
-            files, path = storage.filesystem(folder)
+            files, path = storage.filesystem(folder.rows)
             rows = ray.data.read_parquet(path, filesystem=files)
             rows = rows.repartition(max(1, num_missing // clips_per_commit))
             for block in work(rows).iter_batches(
@@ -79,6 +75,7 @@ def run_pass(
                 good = block.filter(pa.array([not e for e in block["error"].to_pylist()]))
                 if len(good):
                     commit(good)
+                folder.keep()
                 done, failed = done + len(block), failed + len(block) - len(good)
                 _report(name, done, num_missing, failed, started_s)
     return Pass(name, num_missing, failed, time.monotonic() - started_s)
@@ -115,24 +112,3 @@ def _report(name: str, done: int, total: int, failed: int, started_s: float) -> 
         "score %s clips=%d of=%d failed=%d per_s=%.1f left_s=%.0f",
         *(name, done, total, failed, rate, (total - done) / rate),
     )
-
-
-@contextlib.contextmanager
-def _laid(dataset: Dataset, sql: str, parameters: Sequence[object]) -> Iterator[tuple[str, int]]:
-    """Give a folder with the rows of a query that every node can read, and how many they are."""
-    folder, num_rows = dataset.uri("work", uuid.uuid4().hex), 0
-    try:
-        with (
-            tempfile.TemporaryDirectory() as scratch,
-            query(dataset, sql, parameters=parameters) as rows,
-        ):
-            for number, batch in enumerate(rows):
-                if not batch.num_rows:
-                    continue
-                path = Path(scratch, f"{number:06d}.parquet")
-                pq.write_table(pa.Table.from_batches([batch]), path)
-                num_rows += batch.num_rows
-                storage.upload(path, storage.join(folder, path.name), move=True)
-        yield folder, num_rows
-    finally:
-        storage.delete(folder)

@@ -8,7 +8,6 @@ when the run ends, and `snapvideo dataset vacuum` removes what a killed run left
 import contextlib
 import itertools
 import tempfile
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 
 from infra import storage
 from infra.store.dataset import Dataset
-from infra.store.vacuum import ALIVE
+from infra.store.work import Folder, made
 from pipelines.sources.entry import from_rows
 from pipelines.steps.source import Planned
 
@@ -29,17 +28,13 @@ _PER_FILE = 512  # units whose places a task reads to find its own
 class Units:
     """Where the units of a run lie; small to pickle."""
 
-    folder: str
+    folder: Folder
     num_units: int
     num_sources: int
 
-    def keep(self) -> None:
-        """Tell `dataset vacuum` that the run goes on, however long ago its units were laid out."""
-        storage.write_bytes(storage.join(self.folder, ALIVE), b"")
-
     def read(self, index: int) -> list[Planned]:
         """Return the sources of one unit."""
-        files, path = storage.filesystem(storage.join(self.folder, _name(index // _PER_FILE)))
+        files, path = storage.filesystem(storage.join(self.folder.uri, _name(index // _PER_FILE)))
         with files.open_input_file(path) as file:
             rows = pa.ipc.open_file(file).get_batch(index % _PER_FILE)
         entries = from_rows(rows)
@@ -59,14 +54,11 @@ def laid_out(dataset: Dataset, plan: Path, files_per_task: int) -> Iterator[Unit
         plan: Parquet file of the columns of `Planned`.
         files_per_task: Sources of a unit.
     """
-    folder = dataset.uri("work", uuid.uuid4().hex)
-    try:
+    with made(dataset) as folder:
         yield _laid(plan, folder, files_per_task)
-    finally:
-        storage.delete(folder)
 
 
-def _laid(plan: Path, folder: str, files_per_task: int) -> Units:
+def _laid(plan: Path, folder: Folder, files_per_task: int) -> Units:
     num_units = num_sources = 0
     with tempfile.TemporaryDirectory() as scratch, pq.ParquetFile(plan) as rows:
         batches = rows.iter_batches(batch_size=files_per_task)
@@ -81,7 +73,7 @@ def _laid(plan: Path, folder: str, files_per_task: int) -> Units:
                     out.write_batch(unit)
                     num_units += 1
                     num_sources += unit.num_rows
-            storage.upload(path, storage.join(folder, path.name), move=True)
+            storage.upload(path, storage.join(folder.uri, path.name), move=True)
     return Units(folder, num_units, num_sources)
 
 

@@ -1,17 +1,22 @@
 """The caption stage on real tables, a trained captioner and local Ray."""
 
+import os
+from pathlib import Path
+
 import pyarrow.compute as pc
 import pytest
 
 from captioning.config import CaptionSettings
 from captioning.recipe import recipe
-from captioning.refresh import caption_clips
-from captioning.refresh import stale as stale_rows
+from captioning.refresh import caption_clips, stale_sql
 from infra.errors import ConfigError, DataError
+from infra.store import vacuum
+from infra.store.query import query
 
 
-def stale(*given):
-    with stale_rows(*given) as rows:
+def stale(dataset, *given):
+    sql, parameters = stale_sql(*given)
+    with query(dataset, sql, parameters=parameters) as rows:
         return rows.read_all()
 
 
@@ -37,6 +42,20 @@ def test_every_clip_without_a_human_caption_gets_one_with_its_recipe(fresh_corpu
     assert seen[-1] == (6, 6)
     [kept] = fresh_corpus.dataset.read("recipes").to_pylist()
     assert kept["recipe_id"] == counts.recipe_id
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_vacuum_leaves_what_a_run_of_days_still_reads(fresh_corpus, settings):
+    dataset, removed = fresh_corpus.dataset, []
+
+    def days_later(done, total):
+        for path in Path(dataset.root, "work").glob("*/rows/*"):
+            os.utime(path, (0, 0))
+        removed.append([one.uri for one in vacuum.find(dataset, 24) if one.kind == "work"])
+
+    caption_clips(fresh_corpus.root, None, settings, "run-1", days_later)
+    assert removed
+    assert not any(removed)
 
 
 @pytest.mark.usefixtures("ray_local")

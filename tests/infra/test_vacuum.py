@@ -6,6 +6,7 @@ import sys
 import time
 
 import boto3
+import deltalake
 import pytest
 
 from infra import storage
@@ -15,6 +16,7 @@ from infra.store.compact import compact
 from infra.store.dataset import Dataset
 from infra.store.media import write_shard
 from infra.store.selection import Selection
+from infra.store.work import ALIVE
 
 
 def clip(dataset, name):
@@ -102,6 +104,17 @@ def test_a_release_outlives_compaction_and_vacuum(anywhere):
     assert sorted(again.captions()["text"].to_pylist()) == ["a", "b", "c"]
 
 
+def test_media_of_a_release_stays_also_where_another_program_deleted_its_rows(dataset):
+    clips = {name: clip(dataset, name) for name in ("pinned", "free")}
+    dataset.append("clips", [clips["pinned"]])
+    dataset.append("captions", [caption("pinned")])
+    release.create(dataset, "pinned", Selection())
+    dataset.append("clips", [clips["free"]])
+    deltalake.DeltaTable(dataset.uri("clips")).delete()
+    media = {name for name, one in garbage(dataset).items() if one.kind == "media"}
+    assert media == {clips["free"]["media_file"]}
+
+
 def test_what_compaction_replaced_goes_where_no_release_pins_it(dataset):
     for name in ("a", "b", "c"):
         dataset.append("captions", [caption(name)])
@@ -149,7 +162,7 @@ def test_the_scratch_folder_of_a_run_that_goes_on_stays_however_old(dataset):
     for name in ("dead/000000.arrow", "dead/.alive", "long/000000.arrow"):
         storage.write_bytes(dataset.uri("work", name), b"")
     age(dataset, 48)
-    storage.write_bytes(dataset.uri("work", "long", vacuum.ALIVE), b"")
+    storage.write_bytes(dataset.uri("work", "long", ALIVE), b"")
     assert set(garbage(dataset, 24)) == {"work/dead/000000.arrow", "work/dead/.alive"}
 
 

@@ -1,5 +1,6 @@
 """Scores of stored clips on Ray, and the stages score and filter as the flow runs them."""
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from infra.errors import ConfigError, DataError
 from infra.store import manifest as manifests
+from infra.store import vacuum
 from infra.store.choose import chosen_clips
 from infra.store.dataset import Dataset
 from infra.store.manifest import Manifest
@@ -30,6 +32,7 @@ from pipelines.scores.model_scores import model_scores
 from pipelines.scores.rescore import missing_sql, rescore
 from pipelines.scores.signals import measure
 from pipelines.scores.versions import VERSIONS, expected
+from pipelines.scores.work import run_pass
 from pipelines.stages.filtering import filter_clips, filtered
 from pipelines.stages.scoring import score
 from pipelines.steps.found import perceptual_hash
@@ -94,6 +97,23 @@ def test_missing_scores_are_measured_from_the_stored_clips_as_at_the_ingest(stor
         kept = {row["scorer"]: row["value"] for row in rows if row["clip_id"] == clip}
         assert kept == pytest.approx(direct)
     assert not list(Path(dataset.root, "work").glob("*/*"))
+
+
+def test_vacuum_leaves_what_a_pass_of_days_still_reads(stored):
+    dataset, _ = stored
+    removed = []
+
+    def days_later(block):
+        for path in Path(dataset.root, "work").glob("*/rows/*"):
+            os.utime(path, (0, 0))
+        removed.append([one.uri for one in vacuum.find(dataset, 24) if one.kind == "work"])
+
+    def work(rows):
+        return rows.map(lambda row: {"clip_id": row["clip_id"], "error": ""})
+
+    run_pass(dataset, "nothing", missing_sql(ANY), work, days_later, 2)
+    assert len(removed) == 3
+    assert not any(removed[1:])  # before its first commit a folder is as young as its run
 
 
 def test_a_second_pass_has_nothing_to_do_and_a_part_is_completed(stored):
