@@ -67,6 +67,15 @@ def test_seeds_and_epochs_differ():
     assert one != [first.row(p) for p in range(40, 80)]
 
 
+def test_shards_come_in_an_order_of_each_seed_and_epoch():
+    orders = set()
+    for seed in range(3):
+        order = Order(shards([7] * 6), seed, window_shards=1)
+        orders |= {tuple(order.at(epoch, 7 * n) // 7 for n in range(6)) for epoch in range(3)}
+    assert len(orders) > 5
+    assert all(sorted(each) == list(range(6)) for each in orders)
+
+
 def test_a_window_reads_from_few_shards():
     order = Order(shards([7] * 6), seed=3, window_shards=2)
     assert len({order.row(p) // 7 for p in range(14)}) == 2

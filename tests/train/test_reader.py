@@ -173,6 +173,18 @@ def test_a_crop_is_drawn_anew_for_each_sample(source):
     assert sum(first[name] != second[name] for name in first) > 2
 
 
+@pytest.mark.parametrize("cache_mib", [0, 64])
+def test_a_span_begins_anywhere_in_its_clip(source, cache_mib):
+    settings = changed(crop="center", framerates=(12.0,), cache_mib=cache_mib)
+    one_epoch = settings.model_copy(update={"batch_videos": 17, "batch_images": 0})
+    reader, shown = Reader(source, one_epoch, SMALL), {}
+    for step in range(4):
+        for name, pixels, *_ in whole([reader], step):
+            shown.setdefault(name, set()).add(pixels)
+    assert len(shown) == 17
+    assert sum(len(spans) > 1 for spans in shown.values()) > 12
+
+
 @pytest.fixture(params=["s3", "rclone_s3"])
 def remote(request, source, tmp_path) -> Source:
     """The same dataset on a server that speaks S3."""

@@ -258,8 +258,11 @@ def test_near_vectors_are_doubles(corpus):
 
 def test_vectors_in_several_blocks_give_what_brute_force_gives(corpus):
     chance = np.random.default_rng(5)
-    centres = chance.normal(size=(20, 1024))
-    found = {f"c{n:03d}": centres[n % 20] + 0.17 * chance.normal(size=1024) for n in range(300)}
+    centres = chance.normal(size=(120, 1024))
+    near_to = [n % 20 if n < 100 else 20 + n % 100 for n in range(300)]  # large groups and pairs
+    found = {
+        f"c{n:03d}": centres[at] + 0.17 * chance.normal(size=1024) for n, at in enumerate(near_to)
+    }
     corpus.clips(*({"clip_id": clip} for clip in found))
     vectors(corpus, found)
     options = DoubleSettings(vectors="clip", min_cosine=0.97, memory_mib=1)

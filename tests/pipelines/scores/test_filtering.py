@@ -91,6 +91,8 @@ def test_an_older_version_of_a_score_does_not_count(scored):
     scored.score("motion", {"new": 0.5}, version="0")
     bounds = FilterSettings(min_motion=0.05).bounds()
     assert "new" not in chosen(scored, bounds)
+    found = apply(scored.dataset, bounds, ANY, "r")
+    assert ("new", "no_motion") in reasons(scored, found.policy_id)
     scored.score("motion", {"new": 0.5})
     assert "new" in chosen(scored, bounds)
 
