@@ -163,27 +163,35 @@ def _member_entry(
         member.size_bytes,
         member.size_bytes,
     )
-    try:
-        entry = _with_texts(entry, beside, settings)
-    except CaptionError as fault:
-        fault_text = f"{fault.refusal.reason}: {fault.refusal.message}"
-        entry = dataclasses.replace(entry, caption_fault=fault_text)
+    entry = _with_texts(entry, beside, settings)
     return dataclasses.replace(entry, caption_stamp=said_stamp(entry))
 
 
 def _with_texts(
     entry: SourceEntry, beside: dict[str, Named], settings: SourceSettings
 ) -> SourceEntry:
-    """Return the entry with the texts of its tar members."""
+    """Return the entry with the texts of its tar members; a bad one leaves the other."""
     texts: list[str] = []
-    metadata = ""
-    if "json" in beside:
-        texts, metadata = json_of(_text(beside["json"], settings), beside["json"].name, settings)
-        entry = dataclasses.replace(entry, metadata=metadata)
-    if "txt" in beside:
-        texts = [text_of(_text(beside["txt"], settings), beside["txt"].name)]
-    more = json.dumps(texts[1:], ensure_ascii=False) if texts[1:] else ""
-    return dataclasses.replace(entry, caption=texts[0] if texts else "", more_captions=more)
+    metadata = fault = ""
+    try:
+        if "txt" in beside:
+            texts = [text_of(_text(beside["txt"], settings), beside["txt"].name)]
+    except CaptionError as raised:
+        fault = raised.told
+    try:
+        if "json" in beside:
+            named = beside["json"]
+            others, metadata = json_of(_text(named, settings), named.name, settings)
+            texts = texts or others
+    except CaptionError as raised:
+        fault = fault or raised.told
+    return dataclasses.replace(
+        entry,
+        caption=texts[0] if texts else "",
+        more_captions=json.dumps(texts[1:], ensure_ascii=False) if texts[1:] else "",
+        metadata=metadata,
+        caption_fault=fault,
+    )
 
 
 def _text(named: Named, settings: SourceSettings) -> bytes:

@@ -147,24 +147,31 @@ def _field(row: Row, column: str) -> str:
 
 
 def _with_texts(entry: SourceEntry, row: Row, settings: SourceSettings) -> SourceEntry:
-    """Return the entry with captions, language and metadata of its row."""
+    """Return the entry with captions, language and metadata of its row; a bad one leaves others."""
     columns = settings.manifest
     captions = columns.caption_columns or (("caption",) if "caption" in row else ())
     lang = _field(row, columns.lang_column)
     taken = {columns.uri_column, columns.lang_column, *captions}
     others: dict[str, Any] = {key: value for key, value in row.items() if key not in taken}
+    texts: list[str] = []
+    metadata = fault = ""
     try:
         texts = [text for name in captions for text in texts_of(row.get(name), entry.uri)]
-        entry = replace(
-            entry,
-            caption=texts[0] if texts else "",
-            more_captions=json.dumps(texts[1:], ensure_ascii=False) if texts[1:] else "",
-            metadata=metadata_of(others, entry.uri, settings),
-        )
-    except CaptionError as fault:
-        found = f"{fault.refusal.reason}: {fault.refusal.message}"
-        entry = replace(entry, caption_fault=found)
-    entry = replace(entry, caption_origin=columns.caption_origin, caption_lang=lang)
+    except CaptionError as raised:
+        fault = raised.told
+    try:
+        metadata = metadata_of(others, entry.uri, settings)
+    except CaptionError as raised:
+        fault = fault or raised.told
+    entry = replace(
+        entry,
+        caption=texts[0] if texts else "",
+        more_captions=json.dumps(texts[1:], ensure_ascii=False) if texts[1:] else "",
+        metadata=metadata,
+        caption_fault=fault,
+        caption_origin=columns.caption_origin,
+        caption_lang=lang,
+    )
     return replace(entry, caption_stamp=said_stamp(entry))
 
 

@@ -55,6 +55,11 @@ class CaptionError(Exception):
         super().__init__(message)
         self.refusal = CaptionRefusal(reason, message[:500], retryable)
 
+    @property
+    def told(self) -> str:
+        """As `SourceEntry.caption_fault` has it."""
+        return f"{self.refusal.reason}: {self.refusal.message}"
+
 
 def said_of(entry: SourceEntry, settings: SourceSettings | None = None) -> Said:
     """Return what is said about a source; reads the files beside it, where there are any.

@@ -122,6 +122,18 @@ def test_a_caption_that_is_no_text_leaves_the_media(tmp_path):
     assert said_of(entry).refusals[0].reason == "caption_no_text"
 
 
+def test_what_is_bad_of_a_row_leaves_what_is_good(tmp_path):
+    rows = [
+        {"uri": "a.mp4", "caption": "a cat", "notes": "x" * (300 << 10)},
+        {"uri": "b.mp4", "caption": 5, "notes": "y"},
+    ]
+    long, wordless = (said_of(entry) for entry in listed(written(str(tmp_path), "jsonl", rows)))
+    assert [caption.text for caption in long.captions] == ["a cat"]
+    assert (long.metadata, long.refusals[0].reason) == ("", "metadata_too_long")
+    assert wordless.captions == []
+    assert (wordless.metadata, wordless.refusals[0].reason) == ('{"notes": "y"}', "caption_no_text")
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
 def test_a_missing_column_names_file_column_what_is_there_and_the_setting(tmp_path, suffix):
     path = written(str(tmp_path), suffix, [{"address": "a.mp4", "words": "x"}])

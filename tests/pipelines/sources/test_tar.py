@@ -243,6 +243,21 @@ def test_a_caption_that_is_no_text_leaves_the_media(tar):
     assert [refusal.reason for refusal in said.refusals] == ["caption_not_utf8"]
 
 
+@pytest.mark.parametrize(
+    ("txt", "json_", "caption", "metadata", "reason"),
+    [
+        (b"a cat", b"[1]", "a cat", "", "caption_not_json"),
+        (b"\xff", b'{"caption": "a dog", "take": 2}', "a dog", '{"take": 2}', "caption_not_utf8"),
+    ],
+)
+def test_a_bad_text_leaves_the_one_beside_it(tar, txt, json_, caption, metadata, reason):
+    (entry,) = listed(tar(tar_of(("a.mp4", b"1"), ("a.json", json_), ("a.txt", txt))))
+    said = said_of(entry)
+    assert [one.text for one in said.captions] == [caption]
+    assert said.metadata == metadata
+    assert [one.reason for one in said.refusals] == [reason]
+
+
 def test_a_caption_that_is_too_long_leaves_the_media(tar):
     long = b"x" * (300 << 10)
     (entry,) = listed(tar(tar_of(("a.mp4", b"1"), ("a.txt", long))))
