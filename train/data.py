@@ -108,11 +108,6 @@ class Reader:
             f"source_{side}": int(np.median(sizes[side].to_numpy())) for side in ("height", "width")
         }
 
-    @property
-    def num_bad(self) -> int:
-        """Clips that this process could not read so far."""
-        return len(self._bad)
-
     def resume(self, step: int, cursors: Mapping[str, Mapping[str, Any]]) -> None:
         """Continue where a checkpoint says that each stream stood at a step.
 

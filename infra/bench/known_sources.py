@@ -12,8 +12,6 @@ what the imports alone take. Then the same over real files in a folder, and last
 import argparse
 import itertools
 import json
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +21,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from infra.bench import fresh
 from infra.store.dataset import Dataset
 from infra.store.schema import SOURCES
 from pipelines.sources.config import SourceSettings
@@ -105,7 +104,7 @@ def _row(entry: SourceEntry, source_root: str) -> dict[str, object]:
 
 def measure(root: str, source_root: str, entries: Iterator[SourceEntry]) -> Cost:
     """Return what finding out takes that nothing is new."""
-    imports_mib = _peak_mib()
+    imports_mib = fresh.peak_mib()
     with tempfile.TemporaryDirectory() as scratch:
         started, started_cpu = time.perf_counter(), time.process_time()
         listing = spool(entries, Path(scratch, "listing.parquet"), source_root)
@@ -114,7 +113,7 @@ def measure(root: str, source_root: str, entries: Iterator[SourceEntry]) -> Cost
         planned = time.perf_counter()
     todo = found.num_files + found.counts["vanished"]
     seconds = (listed - started, planned - listed, time.process_time() - started_cpu)
-    return Cost(listing.num_files, todo, *seconds, imports_mib, _peak_mib())
+    return Cost(listing.num_files, todo, *seconds, imports_mib, fresh.peak_mib())
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -164,9 +163,7 @@ def _folder_cost(num_files: int) -> Cost:
 
 def _measured(root: str, sources: str) -> Cost:
     """Measure in a fresh process."""
-    command = [sys.executable, "-m", _MODULE, "--measure", root, sources]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    cost = Cost(**json.loads(done.stdout.splitlines()[-1]))
+    cost = Cost(**fresh.run(_MODULE, "--measure", root, sources))
     assert cost.num_todo == 0, "there was nothing new"
     return cost
 
@@ -178,15 +175,6 @@ def _growth(less: Cost, more: Cost) -> str:
         f"{more.cpu_s / less.cpu_s:.1f}x the CPU seconds, "
         f"{more.peak_mib / less.peak_mib:.2f}x the memory"
     )
-
-
-def _peak_mib() -> float:
-    """Return this program's peak; what `getrusage` tells starts at that of its parent."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":

@@ -10,17 +10,16 @@ clock and of the processors; peaks are of the whole process, beside what the imp
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from infra.bench import fresh
 from infra.store.dataset import Dataset
 from infra.store.selection import Selection
 from pipelines.scores.alike import by_phash
@@ -69,7 +68,7 @@ def made_up(numbers: npt.NDArray[np.int64]) -> list[str]:
 
 def measure(root: str, max_bits: int, memory_mib: int) -> dict[str, float]:
     """Return what one search takes and finds."""
-    imports_mib = peak_mib()
+    imports_mib = fresh.peak_mib()
     settings = DoubleSettings(phash=True, max_bits=max_bits, memory_mib=memory_mib)
     started, started_cpu = time.perf_counter(), time.process_time()
     found = search(Dataset.open(root), Selection(), by_phash(settings), "bench")
@@ -80,15 +79,8 @@ def measure(root: str, max_bits: int, memory_mib: int) -> dict[str, float]:
         "seconds": time.perf_counter() - started,
         "cpu_s": time.process_time() - started_cpu,
         "imports_mib": imports_mib,
-        "peak_mib": peak_mib(),
+        "peak_mib": fresh.peak_mib(),
     }
-
-
-def peak_mib() -> float:
-    """Return this program's peak; what `getrusage` tells starts at that of its parent."""
-    status = Path("/proc/self/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -119,10 +111,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _line(root: str, bits: int, memory_mib: int) -> str:
     """Measure in a fresh process."""
-    command = [sys.executable, "-m", _MODULE, "--measure", root]
-    command += ["--bits", str(bits), "--memory-mib", str(memory_mib)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    cost = json.loads(done.stdout.splitlines()[-1])
+    told = ["--bits", str(bits), "--memory-mib", str(memory_mib)]
+    cost = fresh.run(_MODULE, "--measure", root, *told)
     return (
         f"{cost['compared']:>11,} {cost['fresh']:>10,} {cost['found']:>10,} "
         f"{cost['seconds']:>10.2f} {cost['cpu_s']:>10.2f} {cost['imports_mib']:>13.0f} "

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from infra.bench.reader_loops import (
@@ -27,7 +28,6 @@ from infra.bench.reader_loops import (
     Preads,
     Rate,
     Window,
-    collated,
     settings,
 )
 from infra.store import release
@@ -77,6 +77,12 @@ def write(folder: Path, out: Path) -> None:
         for batch in rows:
             for row in batch.to_pylist():
                 sink.write({"clip_id": row["clip_id"], "media": files.get(row)})
+
+
+def collated(frames: list[np.ndarray[Any, Any]]) -> torch.Tensor:
+    """Return clips as training wants them: [-1, 1], [batch, 3, t, h, w]."""
+    pixels = torch.from_numpy(np.stack(frames)).permute(0, 4, 1, 2, 3)
+    return (pixels.float() / 127.5 - 1).contiguous()
 
 
 def read(out: Path) -> Rate:

@@ -18,7 +18,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
 
@@ -144,12 +143,6 @@ def _bare_worker(folder: Path, rank: int, pipe: Connection) -> None:
         decoder.shown(row, seed)
     pipe.send(len(work) - warm)
     pipe.recv()
-
-
-def collated(frames: list[np.ndarray[Any, Any]]) -> torch.Tensor:
-    """Return clips as training wants them: [-1, 1], [batch, 3, t, h, w]."""
-    pixels = torch.from_numpy(np.stack(frames)).permute(0, 4, 1, 2, 3)
-    return (pixels.float() / 127.5 - 1).contiguous()
 
 
 if __name__ == "__main__":
