@@ -38,17 +38,20 @@ class Kind:
 def make(
     folder: Path, num_files: int, scenes_per_file: int, kind: Kind | None = None
 ) -> list[Path]:
-    """Write H.264 files, a keyframe at the start of every scene and each second after it."""
+    """Write H.264 files, a keyframe at the start of every scene and each second after it.
+
+    No two are the same, else an ingest would take one for the other: where orders of scenes are
+    too few, a tag tells files apart.
+    """
     made_of = kind or Kind()
     folder.mkdir(parents=True, exist_ok=True)
     scenes = [_scene(made_of, seed) for seed in range(made_of.num_scenes)]
     orders = list(itertools.product(range(len(scenes)), repeat=scenes_per_file))
     random.Random(0).shuffle(orders)
-    assert num_files <= len(orders), "more files than there are orders of scenes"
     paths = []
-    for index, order in enumerate(orders[:num_files]):
+    for index, order in enumerate(itertools.islice(itertools.cycle(orders), num_files)):
         path = folder / f"{index:05d}.mp4"
-        path.write_bytes(_joined([scenes[i] for i in order], made_of.scene_s))
+        path.write_bytes(_joined([scenes[i] for i in order], made_of.scene_s, path.stem))
         paths.append(path)
     return paths
 
@@ -91,10 +94,11 @@ def _picture(kind: Kind, chance: np.random.Generator) -> npt.NDArray[np.int16]:
     return np.stack(layers, axis=2).astype(np.int16)
 
 
-def _joined(scenes: Sequence[bytes], scene_s: int) -> bytes:
-    """Return scenes one after the other in one MP4, without encoding."""
+def _joined(scenes: Sequence[bytes], scene_s: int, name: str) -> bytes:
+    """Return scenes one after the other in one MP4 that holds a name, without encoding."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4", container_options={"fflags": "+bitexact"}) as out:
+        out.metadata["episode_id"] = name
         target: av.VideoStream | None = None
         for index, scene in enumerate(scenes):
             with av.open(io.BytesIO(scene), mode="r") as container:
