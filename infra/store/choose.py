@@ -153,17 +153,13 @@ def _measured_sql(bound: Bound) -> tuple[str, list[object]]:
 
 
 def _split_sql(selection: Selection) -> str:
-    test, validation = split_bounds(selection)
+    """Return the split of a clip: the first buckets are for testing, the next for validation."""
+    test = round(selection.test_share * BUCKETS)
+    validation = test + round(selection.validation_share * BUCKETS)
     return (
         f"CASE WHEN coalesce(split_bucket, 0) < {test} THEN 'test' "
         f"WHEN coalesce(split_bucket, 0) < {validation} THEN 'validation' ELSE 'train' END"
     )
-
-
-def split_bounds(selection: Selection) -> tuple[int, int]:
-    """Return the first bucket of validation and the first of training; before them is test."""
-    test = round(selection.test_share * BUCKETS)
-    return test, test + round(selection.validation_share * BUCKETS)
 
 
 def _marks(values: Sequence[object]) -> str:

@@ -32,8 +32,7 @@ log = logging.getLogger(__name__)
 
 ROW_GROUP_ROWS = 1 << 16
 """Rows of a row group at most: what a reader must hold of a data file at once."""
-WRITER = deltalake.WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP_ROWS)
-"""How data files are written; whoever rewrites them (compaction) does it in the same way."""
+_WRITER = deltalake.WriterProperties(compression="ZSTD", max_row_group_size=ROW_GROUP_ROWS)
 
 _PATIENCE_S = 300.0
 _LOG = "_delta_log"
@@ -174,7 +173,7 @@ class Writer:
                 rows,
                 mode="append",
                 schema_mode=None if held >= set(rows.column_names) else "merge",
-                writer_properties=WRITER,
+                writer_properties=_WRITER,
                 commit_properties=deltalake.CommitProperties(
                     custom_metadata={"append_id": append_id}, max_commit_retries=0
                 ),
