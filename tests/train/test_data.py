@@ -1,4 +1,4 @@
-"""Batches from a real dataset: framerates, geometry, ranks, and clips that cannot be read."""
+"""Batches from a real dataset: shape, framerates, and what is refused by name."""
 
 import math
 from pathlib import Path
@@ -63,42 +63,6 @@ def test_a_batch_says_which_of_its_clips_are_images_and_what_they_are_called(sou
     assert batch.is_image == (False,) * 4 + (True,) * 2
     stills = {"0006", "0007", "0008"}  # after six videos
     assert [name in stills for name in batch.clip_ids] == list(batch.is_image)
-
-
-def test_two_ranks_together_read_what_one_reads(source):
-    alone = Reader(source, SETTINGS, SMALL).batch(3, 0, 1)
-    halves = [Reader(source, SETTINGS, SMALL).batch(3, rank, 2) for rank in range(2)]
-    videos = torch.cat([half.clips[:2] for half in halves])
-    images = torch.cat([half.clips[2:] for half in halves])
-    assert torch.equal(alone.clips, torch.cat([videos, images]))
-
-
-def test_the_cache_changes_nothing(source):
-    without = SETTINGS.reader.model_copy(update={"cache_mib": 0})
-    cold = Reader(source, SETTINGS.model_copy(update={"reader": without}), SMALL)
-    warm = Reader(source, SETTINGS, SMALL)
-    for step in (0, 5, 0):
-        assert torch.equal(cold.batch(step, 0, 1).clips, warm.batch(step, 0, 1).clips)
-
-
-def test_decoding_processes_change_nothing(source):
-    reader = Reader(source, SETTINGS, SMALL)
-    here = list(batches(reader, range(2, 5), 0, 1, processes=0))
-    there = list(batches(reader, range(2, 5), 0, 1, processes=1))
-    assert all(torch.equal(a.clips, b.clips) for a, b in zip(here, there, strict=True))
-
-
-def test_an_unreadable_clip_is_replaced_and_counted_the_same_way_each_time(damaged):
-    reader = ReaderSettings(framerates=(12.0,), max_bad_share=1.0)
-    settings = SETTINGS.model_copy(update={"reader": reader})
-    first, second = (Reader(damaged, settings, SMALL) for _ in range(2))
-    bad = set()
-    for step in range(4):
-        one, other = (reader.batch(step, 0, 1) for reader in (first, second))
-        assert torch.equal(one.clips, other.clips)
-        assert one.bad == other.bad
-        bad.update(one.bad)
-    assert 0 < len(bad) < 9
 
 
 def test_too_many_unreadable_clips_stop_training_by_name(damaged):
