@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from infra import excerpt
 from infra.errors import ConfigError, DataError
