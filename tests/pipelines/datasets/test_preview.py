@@ -17,7 +17,7 @@ from pipelines.datasets.config import DatasetSettings
 from pipelines.datasets.filmstrip import filmstrip
 from pipelines.datasets.preview import preview
 from tests.pipelines.datasets.browser import CHROMIUM, Page
-from tests.pipelines.datasets.corpora import HOSTILE, clip_rows
+from tests.pipelines.datasets.corpora import HOSTILE, clip_rows, name
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
@@ -144,6 +144,38 @@ def test_an_address_with_filters_opens_the_same_view(local, tmp_path):
         ids = page.run("[...document.querySelectorAll('.card')].filter((one) => !one.hidden)"
                        ".map((one) => one.querySelector('.caption').textContent)")  # fmt: skip
         assert ids == ["a ball number 6human", "a ball number 5human"]
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("words", "numbers"),
+    [
+        ("partition=%3Dpart0", "0123"),
+        ("split=test", "01"),
+        ("origin=%3Dsynthetic", "0"),
+        ("origin=none", "8"),
+        ("sort=%2Bmotion", "012345678"),
+        ("sort=-motion", "765432108"),
+        ("sort=shortest&kind=image", "7"),
+        ("sort=largest&q=source+3.mp4", "67"),
+    ],
+)
+def test_every_filter_and_order_of_the_page_does_what_it_says(local, tmp_path, words, numbers):
+    silent = clip_rows(local, 8, 1)
+    local.append("clips", silent)  # without caption, score or partition
+    names = {row["clip_id"]: str(row["number"]) for row in numbered(local)}
+    written(local, tmp_path / "page.html")
+    with Page(f"file://{tmp_path}/page.html#{words}") as page:
+        ids = page.run("[...document.querySelectorAll('.card')].filter((one) => !one.hidden)"
+                       ".map((one) => one.id.slice(5))")  # fmt: skip
+    found = [names[one] for one in ids]
+    assert (found if "sort" in words else sorted(found)) == list(numbers)
+
+
+def numbered(dataset):
+    rows = dataset.read("clips", columns=["clip_id"]).to_pylist()
+    wanted = {name(f"clip {number}")[:32]: number for number in range(9)}
+    return [row | {"number": wanted[row["clip_id"]]} for row in rows]
 
 
 @needs_browser
