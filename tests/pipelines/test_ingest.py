@@ -1,5 +1,6 @@
 """The ingest end to end on Ray: mixed folders, repeats, kills, and faults that are named."""
 
+import itertools
 import json
 import os
 import shutil
@@ -8,13 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import ray
 
 from infra import storage
 from infra.store.dataset import Dataset
 from infra.store.media import read_media
 from infra.video import decode, encode_image, encode_video
-from pipelines.ingest_config import AcceptSettings, CutSettings, IngestSettings
-from tests.infra.videos import moving
+from pipelines.ingest_config import AcceptSettings, CutSettings, IngestSettings, TaskSettings
+from tests.infra.videos import moving, noise
 from tests.pipelines.ingests import (
     bring_in,
     bring_in_all,
@@ -176,6 +178,33 @@ def test_a_refresh_of_one_partition_leaves_the_others(tmp_path, ray_local):
     assert {row["status"] for row in rows} == {"ok"}  # what went from `a` was not looked at
     found = {row["source_uri"] for row in clips_of(root)}
     assert str(source / names[1]) in found
+
+
+@pytest.mark.parametrize("tasks", [TaskSettings(max_tasks=1), TaskSettings(cpus=3.0)])
+def test_no_more_is_decoded_at_once_than_tasks_may(tmp_path, ray_local, tasks):
+    for number in range(6):
+        data = encode_video(noise(300, 192, 256, number), 24, crf=30)
+        storage.write_bytes(str(tmp_path / "source" / f"{number}.mp4"), data)
+    ray.get(
+        [ray.remote(lambda: time.sleep(1.0)).remote() for _ in range(4)]
+    )  # as many processes are there
+    began_us = time.time() * 1e6
+    bring_in(
+        tmp_path / "source", str(tmp_path / "data"), IngestSettings(files_per_task=1, tasks=tasks)
+    )
+    deadline_s = time.monotonic() + 30
+    while len(spans := decoding_since(began_us)) < 6:  # workers tell what they did now and then
+        assert time.monotonic() < deadline_s
+        time.sleep(0.2)
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans))
+
+
+def decoding_since(began_us):
+    """Return when each process began and ended to decode, in microseconds."""
+    tasks = [
+        one for one in ray.timeline() if one["cat"] == "task::_answers" and one["ts"] > began_us
+    ]
+    return sorted((one["ts"], one["ts"] + one["dur"]) for one in tasks)
 
 
 def test_two_ingests_at_once_give_each_clip_once(source, straight, tmp_path, ray_local):
