@@ -5,6 +5,8 @@ import io
 
 import av
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from infra import storage
 from infra.video import encode_image, encode_video
@@ -48,6 +50,14 @@ def test_a_title_inside_the_file_is_a_caption_where_nobody_wrote_another(tmp_pat
     assert [(one.text, one.origin) for one in outcome.captions] == [("what a person says", "human")]
 
 
+def test_a_description_inside_a_picture_is_a_caption(tmp_path):
+    words = PngInfo()
+    words.add_text("Description", "a red square")
+    Image.fromarray(moving(1)[0]).save(tmp_path / "one.png", pnginfo=words)
+    _, outcome = found(tmp_path)
+    assert [(one.text, one.origin) for one in outcome.captions] == [("a red square", "alt_text")]
+
+
 def titled(data, title):
     file = io.BytesIO()
     with av.open(io.BytesIO(data)) as source, av.open(file, "w", format="mp4") as out:
@@ -75,6 +85,7 @@ def test_keyframes_are_told_in_the_clock_of_the_source(tmp_path, encode):
     ]
     assert [(row["encode_mode"], row["src_tb_den"]) for row in rows] == [(mode, 1000)] * 2
     assert [row["keyframe_pts"] for row in rows] == [keyframes] * 2
+    assert len({row["split_bucket"] for row in rows}) == 1  # no source lies on both sides
 
 
 def test_every_clip_is_measured(tmp_path):

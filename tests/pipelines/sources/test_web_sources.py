@@ -113,6 +113,19 @@ def test_a_url_is_fetched_again_after_a_passing_fault(web, permitted):
     assert len(web.asked) == 3
 
 
+def test_a_url_over_the_limit_is_refused(web, permitted):
+    web.answers["/x"] = b"x" * 101
+    settings = SourceSettings(http=permitted, retry_wait_s=0)
+    with fetched(entry_of(web.url("/x")), settings, limit_bytes=101) as media:
+        assert media.size_bytes == 101
+    with (
+        pytest.raises(FetchError, match="too_large") as raised,
+        fetched(entry_of(web.url("/x")), settings, limit_bytes=100),
+    ):
+        pass
+    assert not raised.value.retryable
+
+
 def test_a_dead_url_is_not_asked_again_in_the_same_run(web, permitted):
     settings = SourceSettings(http=permitted, retry_wait_s=0)
     with pytest.raises(FetchError, match="http_404"), fetched(entry_of(web.url("/x")), settings):
