@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import deltalake
 import pyarrow as pa
 
-from infra import storage
 from infra.store import release as releases
+from infra.store.commits import open_table
 from infra.store.dataset import Dataset
 from infra.store.query import query
 from infra.store.schema import SCHEMAS, TableName
@@ -71,9 +70,7 @@ def _table(dataset: Dataset, table: TableName) -> dict[str, int]:
     version = dataset.version(table)
     if version < 0:
         return {"version": -1, "num_rows": 0, "num_files": 0, "size_bytes": 0}
-    found = deltalake.DeltaTable(
-        dataset.uri(table), version=version, storage_options=storage.delta_options(dataset.root)
-    )
+    found = open_table(dataset.root, table, version)
     added = pa.table(found.get_add_actions(flatten=True))
     return {
         "version": version,

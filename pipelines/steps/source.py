@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from infra.stills import VideoError
+from infra.store.choose import BUCKETS
 from pipelines.ingest_config import IngestSettings
 from pipelines.scores import signals
 from pipelines.sources.address import FetchError
@@ -24,7 +25,6 @@ from pipelines.steps.known import Known
 from pipelines.steps.scan import scan
 from pipelines.steps.shots import spans
 
-_BUCKETS = 1000
 _TOLD = 500  # characters of a message that are kept
 
 
@@ -229,7 +229,7 @@ def _row(
         "clip_id": clip_id(source_id, row),
         "source_id": source_id,
         "source_uri": uri,
-        "split_bucket": int(source_id[:12], 16) % _BUCKETS,
+        "split_bucket": int(source_id[:12], 16) % BUCKETS,
     }
 
 
