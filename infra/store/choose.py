@@ -16,20 +16,19 @@ from infra.errors import ConfigError
 from infra.store.dataset import Dataset
 from infra.store.query import query
 from infra.store.schema import CLIPS, TableName
-from infra.store.selection import Bound, Selection
+from infra.store.selection import OF_THE_CLIP, Bound, Selection
 
 BUCKETS = 1000
 """Values of `split_bucket`."""
-OF_THE_CLIP = "clip"
-"""Version of a bound whose scorer is a column of the clips table."""
 
-_MEASURES = {
+MEASURES = {
     "width": "width",
     "height": "height",
     "duration_s": "duration_s",
     "num_frames": "num_frames",
     "fps": "fps_num::DOUBLE / nullif(fps_den, 0)",
 }
+"""What a bound of the version `OF_THE_CLIP` may be on, as SQL over the clips table."""
 
 
 @contextmanager
@@ -143,11 +142,11 @@ def _measured_sql(bound: Bound) -> tuple[str, list[object]]:
             "clip_id IN (SELECT clip_id FROM scores "
             "WHERE scorer = ? AND version = ? AND value BETWEEN ? AND ?)"
         ), [bound.scorer, bound.version]
-    measure = _MEASURES.get(bound.scorer)
+    measure = MEASURES.get(bound.scorer)
     if measure is None:
         raise ConfigError(
             f"bounds: scorer '{bound.scorer}' with version '{OF_THE_CLIP}'; accepted: "
-            f"{', '.join(_MEASURES)}; other scorers need the version that their scores have"
+            f"{', '.join(MEASURES)}; other scorers need the version that their scores have"
         )
     return f"{measure} BETWEEN ? AND ?", []
 

@@ -12,6 +12,8 @@ from infra.config import Settings
 
 Kind = Literal["video", "image"]
 KINDS: tuple[Kind, ...] = ("video", "image")
+OF_THE_CLIP = "clip"
+"""Version of a bound whose scorer is a measure of the clips table."""
 
 
 class Bound(Settings):

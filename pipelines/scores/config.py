@@ -11,10 +11,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model
 
 from infra.config import Settings
 from infra.errors import ConfigError
-from infra.store.selection import Bound
+from infra.store.selection import OF_THE_CLIP, Bound
 from pipelines.scores.versions import VERSIONS, kinds_of
-
-_OF_THE_CLIP = "clip"
 
 
 class ModelScorer(Settings):
@@ -199,7 +197,7 @@ def _of_clips(settings: FilterSettings) -> list[Bound]:
     return [
         Bound(
             scorer=name,
-            version=_OF_THE_CLIP,
+            version=OF_THE_CLIP,
             least=least,
             most=most or float("inf"),
             kinds=("video",) if name in ("duration_s", "fps") else ("video", "image"),

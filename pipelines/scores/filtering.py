@@ -15,18 +15,16 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from infra.store.choose import selected_sql
+from infra.store.choose import MEASURES, bound_sql, selected_sql
 from infra.store.dataset import Dataset
 from infra.store.query import query
-from infra.store.selection import Bound, Selection
+from infra.store.selection import OF_THE_CLIP, Bound, Selection
 from pipelines.scores.versions import VERSIONS
 
 log = logging.getLogger(__name__)
 
 STAGE = "filter"
 
-_OF_THE_CLIP = "clip"
-_FPS = "c.fps_num::DOUBLE / nullif(c.fps_den, 0)"
 _ROWS_PER_COMMIT = 20_000
 _QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
@@ -163,32 +161,30 @@ def _refused_sql(bounds: Sequence[Bound], scope: Selection) -> tuple[str, list[o
 
 def _bound_sql(bound: Bound) -> tuple[str, list[object]]:
     """Return a SELECT of the chosen clips that one bound refuses."""
-    of_clip = bound.version == _OF_THE_CLIP
-    column = _FPS if bound.scorer == "fps" else f'c."{bound.scorer}"'
-    value = f"{column}::DOUBLE" if of_clip else "s.value"
-    joined = (
-        "chosen c"
-        if of_clip
-        else "chosen c LEFT JOIN (SELECT clip_id, any_value(value) AS value FROM scores "
-        "WHERE scorer = ? AND version = ? GROUP BY clip_id) s ON s.clip_id = c.clip_id"
-    )
-    kinds = ", ".join("?" * len(bound.kinds))
-    name = bound.scorer
+    test, tested = bound_sql(bound)
+    joined, scored, name = "", [], bound.scorer
     assert name.isidentifier(), name
+    if bound.version == OF_THE_CLIP:
+        value = f"({MEASURES[name]})::DOUBLE"
+    else:
+        value = "s.value"
+        joined = (
+            "LEFT JOIN (SELECT clip_id, any_value(value) AS value FROM scores "
+            "WHERE scorer = ? AND version = ? GROUP BY clip_id) s ON s.clip_id = c.clip_id"
+        )
+        scored = [name, bound.version]
     sql = (
-        "SELECT c.source_uri, c.source_id, c.clip_id, CASE "
-        f"WHEN {value} IS NULL OR isnan({value}) THEN 'no_{name}' "
-        f"WHEN {value} < ?::DOUBLE THEN 'low_{name}' ELSE 'high_{name}' END AS reason, CASE "
-        f"WHEN {value} IS NULL OR isnan({value}) THEN '{name} is not measured' "
-        f"WHEN {value} < ?::DOUBLE THEN format('{name} {{:.4g}} < {{:.4g}}', {value}, ?::DOUBLE) "
-        f"ELSE format('{name} {{:.4g}} > {{:.4g}}', {value}, ?::DOUBLE) END AS message, "
-        f"({value} IS NULL OR isnan({value})) AS retryable "
-        f"FROM {joined} WHERE c.kind IN ({kinds}) "
-        f"AND (({value} >= ?::DOUBLE AND {value} <= ?::DOUBLE) IS NOT TRUE)"
+        "SELECT source_uri, source_id, clip_id, CASE "
+        f"WHEN value IS NULL OR isnan(value) THEN 'no_{name}' "
+        f"WHEN value < ?::DOUBLE THEN 'low_{name}' ELSE 'high_{name}' END AS reason, CASE "
+        f"WHEN value IS NULL OR isnan(value) THEN '{name} is not measured' "
+        f"WHEN value < ?::DOUBLE THEN format('{name} {{:.4g}} < {{:.4g}}', value, ?::DOUBLE) "
+        f"ELSE format('{name} {{:.4g}} > {{:.4g}}', value, ?::DOUBLE) END AS message, "
+        "(value IS NULL OR isnan(value)) AS retryable "
+        f"FROM (SELECT c.source_uri, c.source_id, c.clip_id, {value} AS value "
+        f"FROM (SELECT * FROM chosen WHERE ({test}) IS NOT TRUE) c {joined})"
     )
-    scored: list[object] = [] if of_clip else [name, bound.version]
-    told: list[object] = [bound.least, bound.least, bound.least, bound.most]
-    return sql, [*told, *scored, *bound.kinds, bound.least, bound.most]
+    return sql, [bound.least, bound.least, bound.least, bound.most, *tested, *scored]
 
 
 def _untold(
