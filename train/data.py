@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -31,6 +32,7 @@ from train.stream import Stream
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 16
+_SMALL_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,34 @@ class Batch:
     clip_ids: tuple[str, ...]
     is_image: tuple[bool, ...]
     bad: tuple[str, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        """Travel between processes with small tensors as arrays.
+
+        Torch shares each tensor by a file descriptor of its own, which costs more than its bytes.
+        """
+        cond = {name: _light(held) for name, held in vars(self.cond).items() if held is not None}
+        return _arrived, (vars(self) | {"cond": None}, cond)
+
+
+def _pixels(shown: list[Shown]) -> Tensor:
+    """Return frames as a network sees them; in a DataLoader's process in memory that is shared."""
+    clips = []
+    for clip in shown:
+        channels_first = torch.from_numpy(clip.frames).permute(3, 0, 1, 2)
+        pixels = torch.empty(channels_first.shape).copy_(channels_first)
+        clips.append(pixels.div_(127.5).sub_(1))
+    found: Tensor = torch.utils.data.default_collate(clips)
+    return found
+
+
+def _light(tensor: Tensor) -> Tensor | npt.NDArray[Any]:
+    return tensor.numpy() if tensor.nbytes <= _SMALL_BYTES else tensor
+
+
+def _arrived(values: dict[str, Any], cond: dict[str, Tensor | npt.NDArray[Any]]) -> Batch:
+    tensors = {name: torch.as_tensor(held) for name, held in cond.items()}
+    return Batch(**values | {"cond": Conditioning(**tensors)})
 
 
 class Reader:
@@ -150,9 +180,8 @@ class Reader:
                 rows.append(row)
                 shown.append(clip)
                 seeds.append(seed)
-        pixels = torch.from_numpy(np.stack([clip.frames for clip in shown]))
         return Batch(
-            clips=(pixels.permute(0, 4, 1, 2, 3).float() / 127.5 - 1).contiguous(),
+            clips=_pixels(shown),
             cond=self._condition(rows, shown),
             seeds=tuple(seeds),
             clip_ids=tuple(row["clip_id"] for row in rows),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from infra import storage
 from infra.errors import DataError
@@ -131,9 +132,15 @@ def test_clips_that_are_all_kept_are_not_looked_for_to_the_end_of_the_run(source
 
 def test_decoding_processes_change_nothing(source):
     reader = Reader(source, SETTINGS, SMALL)
-    here = [samples(batch) for batch in batches(reader, range(5), 1, 2, processes=0)]
-    there = [samples(batch) for batch in batches(reader, range(5), 1, 2, processes=2)]
-    assert here == there
+    here = list(batches(reader, range(5), 1, 2, processes=0))
+    there = list(batches(reader, range(5), 1, 2, processes=2))
+    assert [samples(batch) for batch in here] == [samples(batch) for batch in there]
+    for one, other in zip(here, there, strict=True):
+        assert vars(one.cond).keys() == vars(other.cond).keys()
+        for name, held in vars(one.cond).items():
+            arrived = getattr(other.cond, name)
+            assert held is arrived is None or torch.equal(held, arrived), name
+            assert held is None or held.dtype == arrived.dtype
 
 
 def test_substitutes_are_the_same_at_any_number_of_ranks_and_shift_nothing(source, damaged, caplog):
