@@ -42,6 +42,7 @@ Case = Callable[[Path], int]
 GOALS: Mapping[Mode, float] = {"remux": 0.8, "transcode": 0.9}
 _HEIGHT, _CRF, _PROCESSES, _CLIP_S = 288, 23, 2, 10
 _FILES: Mapping[Mode, int] = {"remux": 240, "transcode": 24}
+_FILES_PER_TASK: Mapping[Mode, int] = {"remux": 8, "transcode": 1}  # both processes have work
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def settings_of(mode: Mode) -> IngestSettings:
     else:
         accept = AcceptSettings()
         cut = CutSettings(window_s=_CLIP_S, encode="transcode", height=_HEIGHT, crf=_CRF)
-    return IngestSettings(accept=accept, cut=cut, files_per_task=8)
+    return IngestSettings(accept=accept, cut=cut, files_per_task=_FILES_PER_TASK[mode])
 
 
 def ours(mode: Mode, measure: bool, source: Path, out: Path) -> int:
