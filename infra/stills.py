@@ -144,7 +144,8 @@ def _picture(source: Source, limits: Limits) -> Iterator[Image.Image]:
                 raise VideoError("too_large", f"{picture.size} px, at most {limits.max_frame_px}")
             yield picture
     except Image.DecompressionBombError as fault:
-        raise VideoError("too_large", str(fault)) from fault
+        most = min(limits.max_frame_px, 2 * (Image.MAX_IMAGE_PIXELS or limits.max_frame_px))
+        raise VideoError("too_large", f"over {most} px; no picture may have more") from fault
     except UnidentifiedImageError as fault:
         raise VideoError("unreadable", str(fault)) from fault
     except (OSError, SyntaxError, ValueError) as fault:

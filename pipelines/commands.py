@@ -1,6 +1,7 @@
 """What each sub-command does once its settings are parsed."""
 
 import contextlib
+import functools
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -105,7 +106,9 @@ def dataset(config: RunConfig, operands: Sequence[str]) -> int:
 
     action, *rest = operands or ["show"]
     root = config.dataset.root or storage.join(config.workspace, "dataset")
-    selection = counting(root, config.scores, config.filter, config.refresh.partitions)
+    selection = functools.partial(
+        counting, root, config.scores, config.filter, config.refresh.partitions
+    )
     beside = config.workspace if not config.dataset.root else "."
     asked = actions.Asked(root, config.dataset, tuple(rest), selection, beside)
     text, code = actions.run(asked, action)
@@ -147,7 +150,8 @@ def _flow(config: RunConfig, target: str) -> Runtime:
             return _foretell(config, stages, found)
         if all(task.fresh for task in _planned(config, stages, found).tasks):
             return _run(config, stages, found)  # says so, without a cluster
-        with _cluster(config):
+        trains = any(stage.name in ("stage1", "stage2") for stage in stages)
+        with _cluster(config, tracks=trains):
             return _run(config, stages, found)
 
 
@@ -197,10 +201,11 @@ def _prepared(config: RunConfig) -> "AbstractContextManager[Prepared]":
 
 
 @contextlib.contextmanager
-def _cluster(config: RunConfig) -> Iterator[None]:
-    """Hold the run's lock and a Ray cluster."""
+def _cluster(config: RunConfig, *, tracks: bool = True) -> Iterator[None]:
+    """Hold the run's lock and a Ray cluster; `tracks`: what runs there needs MLflow."""
     with run_lock(config.workspace):
-        tracking.connect(config.tracking, config.workspace)  # a silent one is refused at once
+        if tracks:
+            tracking.connect(config.tracking, config.workspace)  # a silent one is refused at once
         with cluster.running(config.cluster):
             yield
 

@@ -23,7 +23,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from infra import storage
-from infra.errors import DataError, MissingError
+from infra.errors import ConfigError, DataError, MissingError
 from infra.store.choose import selected_sql
 from infra.store.dataset import Dataset
 from infra.store.query import query
@@ -179,7 +179,7 @@ def captioned_sql(selection: Selection) -> tuple[str, list[object]]:
 
 def _uri(root: str, name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise DataError(f"release name {name!r}: use letters, digits, '.', '_' and '-'")
+        raise ConfigError(f"release name {name!r}: use letters, digits, '.', '_' and '-'")
     return storage.join(root, "releases", f"{name}.json")
 
 

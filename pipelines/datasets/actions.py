@@ -33,8 +33,9 @@ class Asked:
     root: str
     settings: DatasetSettings
     operands: tuple[str, ...] = ()
-    selection: Selection = field(default_factory=Selection)
-    """Which clips count where no release is named: by `--filter.*` and `--refresh.partitions`."""
+    selection: Callable[[], Selection] = Selection
+    """Gives the clips that count where no release is named, by `--filter.*` and
+    `--refresh.partitions`; asked for only by actions that need it, as it may read models."""
     beside: str = ""
     """Folder for what is written without a name of its own."""
 
@@ -137,7 +138,7 @@ def _verify(asked: Asked) -> Answer:
 def _release(asked: Asked) -> Answer:
     from pipelines.datasets import release
 
-    return release.pin(asked.root, asked.operands[0] if asked.operands else "", asked.selection)
+    return release.pin(asked.root, asked.operands[0] if asked.operands else "", asked.selection())
 
 
 def _vacuum(asked: Asked) -> Answer:
@@ -155,14 +156,14 @@ def _compact(asked: Asked) -> Answer:
 def _export(asked: Asked) -> Answer:
     from pipelines.datasets import export
 
-    return export.export(asked.root, asked.settings, asked.selection)
+    return export.export(asked.root, asked.settings, asked.selection())
 
 
 def _preview(asked: Asked) -> Answer:
     from pipelines.datasets import preview
 
     out = asked.settings.out or storage.join(asked.beside, "preview.html")
-    return preview.preview(asked.root, out, asked.settings, asked.selection)
+    return preview.preview(asked.root, out, asked.settings, asked.selection())
 
 
 ACTIONS = {

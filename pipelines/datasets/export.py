@@ -9,6 +9,7 @@ and `export.json` in the folder says of what the export is made.
 """
 
 import collections
+import functools
 import hashlib
 import itertools
 import json
@@ -16,7 +17,6 @@ import logging
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from infra.store.release import captioned_sql
 from infra.store.selection import Selection
 from pipelines.datasets import words
 from pipelines.datasets.actions import Answer
+from pipelines.datasets.ahead import worked
 from pipelines.datasets.card import card
 from pipelines.datasets.clips import View, captioned, nothing_selected, view
 from pipelines.datasets.config import DatasetSettings
@@ -215,7 +216,8 @@ def _write(
         path = Path(scratch, "shard")
         try:
             with _pack(path, settings, media) as pack:
-                for row, data in _fetched(seen.dataset.root, shard.rows, settings.threads):
+                fetch = functools.partial(read_media, seen.dataset.root)
+                for row, data in worked(fetch, shard.rows, settings.threads):
                     pack.add(row, data)
         except OSError as fault:
             raise DataError(
@@ -228,18 +230,3 @@ def _pack(path: Path, settings: DatasetSettings, media: Mapping[str, str]) -> Pa
     if settings.format == "webdataset":
         return TarPack(path)
     return ParquetPack(path, media, features=settings.format == "huggingface")
-
-
-def _fetched(
-    root: str, rows: list[dict[str, Any]], threads: int
-) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Yield clips with their bytes, in order, reading a few ahead."""
-    ahead: collections.deque[tuple[dict[str, Any], Future[bytes]]] = collections.deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for row in rows:
-            ahead.append((row, pool.submit(read_media, root, row)))
-            if len(ahead) >= 2 * threads:
-                first, data = ahead.popleft()
-                yield first, data.result()
-        for first, data in ahead:
-            yield first, data.result()

@@ -8,10 +8,11 @@ import collections
 import itertools
 import logging
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
+
+import pyarrow as pa
 
 from infra.store import release as releases
 from infra.store.check import (
@@ -28,6 +29,7 @@ from infra.store.schema import TableName
 from infra.store.vacuum import orphans
 from pipelines.datasets import words
 from pipelines.datasets.actions import Answer
+from pipelines.datasets.ahead import worked
 
 log = logging.getLogger(__name__)
 
@@ -111,21 +113,24 @@ def verify(root: str, threads: int, quick: bool) -> Answer:
 def _shards(
     dataset: Dataset, versions: dict[TableName, int], threads: int, quick: bool
 ) -> Iterator[tuple[list[dict[str, Any]], list[Fault]]]:
-    """Yield the clips of each shard with what is wrong with it, reading a few ahead."""
+    """Yield the clips of each shard with what is wrong with it."""
     names = ", ".join(CHECKED)
     complete = " AND ".join(f"{name} IS NOT NULL" for name in CHECKED)
     sql = f"SELECT {names} FROM clips WHERE {complete} ORDER BY media_file, media_offset"
-    ahead: collections.deque[tuple[list[dict[str, Any]], Future[list[Fault]]]] = collections.deque()
-    with query(dataset, sql, versions) as clips, ThreadPoolExecutor(threads) as pool:
-        rows = itertools.chain.from_iterable(batch.to_pylist() for batch in clips)
-        for _, group in itertools.groupby(rows, key=lambda row: row["media_file"]):
-            while part := list(itertools.islice(group, _SHARD_ROWS)):
-                ahead.append((part, pool.submit(shard_faults, dataset.root, part, quick)))
-                if len(ahead) >= 2 * threads:
-                    first, done = ahead.popleft()
-                    yield first, done.result()
-        for first, done in ahead:
-            yield first, done.result()
+
+    def faults(part: list[dict[str, Any]]) -> list[Fault]:
+        return shard_faults(dataset.root, part, quick)
+
+    with query(dataset, sql, versions) as clips:
+        yield from worked(faults, _parts(clips), threads)
+
+
+def _parts(clips: Iterable[pa.RecordBatch]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of one shard at a time; of a large one some at a time."""
+    rows = itertools.chain.from_iterable(batch.to_pylist() for batch in clips)
+    for _, group in itertools.groupby(rows, key=lambda row: row["media_file"]):
+        while part := list(itertools.islice(group, _SHARD_ROWS)):
+            yield part
 
 
 def _lines(facts: dict[str, Any], found: _Findings) -> list[str]:
@@ -138,7 +143,8 @@ def _lines(facts: dict[str, Any], found: _Findings) -> list[str]:
             f"refers to ({words.size(facts['orphan_bytes'])}; `snapvideo dataset vacuum`)"
         ]
     total = sum(found.nums.values())
-    lines = [f"{facts['root']}: {total} faults in {scope}; restore the files, or ingest anew"]
+    way_out = "restore the files from a copy, or ingest into a new dataset"
+    lines = [f"{facts['root']}: {total} faults in {scope}; {way_out}"]
     for kind, num in sorted(found.nums.items()):
         lines.append(f"{kind}: {num}")
         lines += [

@@ -19,14 +19,12 @@ from infra.store.choose import MEASURES, bound_sql, selected_sql
 from infra.store.dataset import Dataset
 from infra.store.query import query
 from infra.store.selection import OF_THE_CLIP, Bound, Selection
-from pipelines.scores.versions import VERSIONS
 
 log = logging.getLogger(__name__)
 
 STAGE = "filter"
 
 _ROWS_PER_COMMIT = 20_000
-_QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
 
 @dataclass(frozen=True)
@@ -42,17 +40,6 @@ class Filtered:
     """Refused clips by reason; a clip may have several."""
     num_told: int
     """Rows that were added to quarantine now."""
-
-
-@dataclass(frozen=True)
-class Quantiles:
-    """How the newest scores of one scorer are spread."""
-
-    scorer: str
-    version: str
-    num_clips: int
-    values: Mapping[float, float]
-    """Share of clips to the score that this share does not exceed."""
 
 
 def apply(dataset: Dataset, bounds: Sequence[Bound], scope: Selection, run_id: str) -> Filtered:
@@ -89,57 +76,6 @@ def policy_of(bounds: Sequence[Bound]) -> str:
     """Return the identity of a set of bounds, whatever their order."""
     words = sorted(json.dumps(bound.model_dump(mode="json"), sort_keys=True) for bound in bounds)
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
-
-
-def describe(dataset: Dataset, scorer: str, version: str = "") -> Quantiles:
-    """Return how the scores of a scorer are spread over the dataset.
-
-    Args:
-        dataset: Whose.
-        scorer: Name of the scorer.
-        version: Of the scorer; empty: the one of today's code, or of the newest scores of a model.
-    """
-    version = version or VERSIONS.get(scorer, "") or _newest_version(dataset, scorer)
-    wanted = ", ".join(str(share) for share in _QUANTILES)
-    sql = (
-        f"SELECT count(*) AS num, quantile_disc(value, [{wanted}]) AS held FROM ("
-        "SELECT clip_id, any_value(value) AS value FROM scores WHERE scorer = ? AND version = ? "
-        "AND NOT isnan(value) GROUP BY clip_id)"
-    )
-    with query(dataset, sql, parameters=[scorer, version]) as rows:
-        (row,) = rows.read_all().to_pylist()
-    held = [float(value) for value in row["held"] or ()]
-    return Quantiles(scorer, version, int(row["num"]), dict(zip(_QUANTILES, held, strict=False)))
-
-
-def would_refuse(
-    dataset: Dataset, scorer: str, version: str, least: Sequence[float], most: Sequence[float] = ()
-) -> tuple[dict[float, int], dict[float, int]]:
-    """Return how many clips each of some lowest, and highest, scores would refuse."""
-    below = [f"count(*) FILTER (WHERE value < {float(value)!r}::DOUBLE)" for value in least]
-    above = [f"count(*) FILTER (WHERE value > {float(value)!r}::DOUBLE)" for value in most]
-    listed = ", ".join(f"{count} AS c{index}" for index, count in enumerate([*below, *above]))
-    sql = (
-        f"SELECT {listed or '0 AS c0'} FROM (SELECT clip_id, any_value(value) AS value "
-        "FROM scores WHERE scorer = ? AND version = ? GROUP BY clip_id)"
-    )
-    with query(dataset, sql, parameters=[scorer, version]) as rows:
-        counts = [int(column[0].as_py()) for column in rows.read_all().columns]
-    return (
-        dict(zip(least, counts, strict=False)),
-        dict(zip(most, counts[len(least) :], strict=False)),
-    )
-
-
-def _newest_version(dataset: Dataset, scorer: str) -> str:
-    """Return the version that most scores of a model have."""
-    sql = (
-        "SELECT version FROM scores WHERE scorer = ? GROUP BY version "
-        "ORDER BY count(*) DESC, version LIMIT 1"
-    )
-    with query(dataset, sql, parameters=[scorer]) as rows:
-        found = rows.read_all()["version"].to_pylist()
-    return str(found[0]) if found else ""
 
 
 def _count(dataset: Dataset, scope: Selection) -> int:

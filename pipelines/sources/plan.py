@@ -10,7 +10,7 @@ not opened. A source that is known as it is listed needs nothing.
 import collections
 import difflib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -124,15 +124,13 @@ class Tally:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done, in files of which a row group is one unit of work."""
+    """What is to be done, in files."""
 
     path: Path
     """Parquet, columns `PLAN`, sorted by partition and name."""
     vanished_path: Path
     """Parquet with the column `uri`."""
     partitions: Mapping[str, Mapping[Why, Tally]]
-    num_units: int
-    """Row groups at `path`."""
 
     @property
     def counts(self) -> dict[Why, int]:
@@ -146,12 +144,6 @@ class Plan:
     def num_files(self) -> int:
         """How many sources there is something to do about, without those that vanished."""
         return sum(num for why, num in self.counts.items() if why not in _UNTOUCHED)
-
-    def vanished(self) -> Iterator[str]:
-        """Yield the URIs that are known and no longer there, sorted."""
-        with pq.ParquetFile(self.vanished_path) as file:
-            for batch in file.iter_batches(columns=["uri"], use_threads=False):
-                yield from map(str, batch["uri"].to_pylist())
 
 
 def plan(
@@ -172,7 +164,7 @@ def plan(
         settings_ids: How sources would be treated now.
         partitions: Only these; empty: all.
         out: Where the plan's file shall lie; two more lie beside it.
-        files_per_task: Rows of a unit of work.
+        files_per_task: Rows of a row group, so that who reads the plan holds one unit of work.
         max_attempts: Runs that try a source which is refused for a reason that may pass.
     """
     decided, vanished = out.with_suffix(".decided.parquet"), out.with_suffix(".vanished.parquet")
@@ -186,11 +178,11 @@ def plan(
     columns = ", ".join(f"l.{name}" for name in ENTRIES.names)
     sql = _ROWS.format(columns=columns, **(_ONCE if repeats else {"once": "", "order": ""}))
     with query(dataset, sql, relations=known | {"decided": decided}) as rows:
-        num_units = _write_units(rows, out, files_per_task)
+        _write_units(rows, out, files_per_task)
     with query(dataset, _VANISHED, relations={"decided": decided}) as rows:
         _write_all(rows, vanished)
     decided.unlink()
-    found = Plan(out, vanished, tallies, num_units)
+    found = Plan(out, vanished, tallies)
     log.info("planned %s", " ".join(f"{why}={num}" for why, num in found.counts.items()))
     return found
 
@@ -270,11 +262,10 @@ def _check_partitions(
         )
 
 
-def _write_units(rows: pa.RecordBatchReader, path: Path, files_per_unit: int) -> int:
-    """Write rows in row groups of exactly so many, but for the last; return how many those are."""
-    num_units = 0
+def _write_units(rows: pa.RecordBatchReader, path: Path, files_per_unit: int) -> None:
+    """Write rows in row groups of exactly so many, but for the last."""
     held: pa.Table = PLAN.empty_table()
-    # Every task reads the footer, and nobody the statistics, which would be most of it.
+    # Nobody reads the statistics, which would be most of the footer.
     with pq.ParquetWriter(path, PLAN, compression="zstd", write_statistics=False) as writer:
         for batch in rows:
             held = pa.concat_tables([held, pa.Table.from_batches([batch]).cast(PLAN)])
@@ -282,11 +273,8 @@ def _write_units(rows: pa.RecordBatchReader, path: Path, files_per_unit: int) ->
             if whole:
                 writer.write_table(held.slice(0, whole * files_per_unit), files_per_unit)
                 held = held.slice(whole * files_per_unit).combine_chunks()
-            num_units += whole
         if len(held):
             writer.write_table(held)
-            num_units += 1
-    return num_units
 
 
 def _write_all(rows: pa.RecordBatchReader, path: Path) -> None:

@@ -88,14 +88,6 @@ def said_of(entry: SourceEntry, settings: SourceSettings | None = None) -> Said:
     return Said(captions, metadata or said.metadata, said.refusals)
 
 
-def caption_of(
-    entry: SourceEntry, settings: SourceSettings | None = None
-) -> tuple[list[Caption], list[CaptionRefusal]]:
-    """Return the captions of a source and what is wrong with others (see `said_of`)."""
-    said = said_of(entry, settings)
-    return said.captions, said.refusals
-
-
 def tag_caption(tags: Mapping[str, str]) -> Caption | None:
     """Return what a container's tags say about its content, for sources without any caption."""
     found = {key.lower(): " ".join(text.split()) for key, text in tags.items()}

@@ -30,7 +30,6 @@ class Units:
 
     folder: Folder
     num_units: int
-    num_sources: int
 
     def read(self, index: int) -> list[Planned]:
         """Return the sources of one unit."""
@@ -59,7 +58,7 @@ def laid_out(dataset: Dataset, plan: Path, files_per_task: int) -> Iterator[Unit
 
 
 def _laid(plan: Path, folder: Folder, files_per_task: int) -> Units:
-    num_units = num_sources = 0
+    num_units = 0
     with tempfile.TemporaryDirectory() as scratch, pq.ParquetFile(plan) as rows:
         batches = rows.iter_batches(batch_size=files_per_task)
         for number in itertools.count():
@@ -72,9 +71,8 @@ def _laid(plan: Path, folder: Folder, files_per_task: int) -> Units:
                 for unit in itertools.chain([first], units):
                     out.write_batch(unit)
                     num_units += 1
-                    num_sources += unit.num_rows
             storage.upload(path, storage.join(folder.uri, path.name), move=True)
-    return Units(folder, num_units, num_sources)
+    return Units(folder, num_units)
 
 
 def _name(number: int) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra.errors import DataError
+from infra.errors import ConfigError, DataError
 from infra.store import release
 from infra.store.dataset import Dataset
 from infra.store.selection import Bound, Selection
@@ -94,9 +94,9 @@ def test_an_empty_selection_is_refused(dataset):
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", " "])
 def test_a_malformed_name_is_refused(dataset, name):
-    with pytest.raises(DataError, match="release name"):
+    with pytest.raises(ConfigError, match="release name"):
         release.create(dataset, name, Selection())
-    with pytest.raises(DataError, match="release name"):
+    with pytest.raises(ConfigError, match="release name"):
         release.load(dataset.root, name)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cli
+from infra.errors import ConfigError
+from pipelines import cli, commands
 from pipelines.config import RunConfig
 
 
@@ -182,10 +183,21 @@ def test_an_mlflow_server_that_is_silent_is_refused_before_work_begins(capsys, o
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        code, text = run(capsys, "ingest", "--source", str(videos), "--tracking.uri", uri, *out)
+        flags = ["--source", str(videos), "--tracking.uri", uri, *out]
+        code, text = run(capsys, "train", "stage1", *flags)
     assert code == 1
     assert "tracking.uri" in text
     assert uri in text
+
+
+def test_an_ingest_alone_needs_no_mlflow(capsys, out, videos, monkeypatch):
+    def reached(_):
+        raise ConfigError("the cluster is reached")
+
+    monkeypatch.setattr(commands.cluster, "running", reached)
+    nowhere = "http://127.0.0.1:1"
+    _, text = run(capsys, "ingest", "--source", str(videos), "--tracking.uri", nowhere, *out)
+    assert "the cluster is reached" in text
 
 
 def test_a_cluster_that_does_not_answer_is_refused(capsys, out, videos):

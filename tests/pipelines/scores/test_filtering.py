@@ -6,7 +6,7 @@ from infra.errors import ConfigError
 from infra.store.choose import chosen_clips
 from infra.store.selection import Selection
 from pipelines.scores.config import DoubleSettings, FilterSettings, ModelBound
-from pipelines.scores.filtering import apply, describe, policy_of, would_refuse
+from pipelines.scores.filtering import apply, policy_of
 
 ANY = Selection()
 
@@ -127,23 +127,6 @@ def test_the_order_of_bounds_is_no_other_policy():
     bounds = FilterSettings(min_motion=0.05, min_side_px=10).bounds()
     assert policy_of(bounds) == policy_of(bounds[::-1])
     assert policy_of(bounds) != policy_of(bounds[1:])
-
-
-def test_quantiles_tell_what_another_threshold_would_refuse(corpus):
-    clips = [f"c{index}" for index in range(101)]
-    corpus.clips(*({"clip_id": clip} for clip in clips))
-    corpus.score("motion", {clip: index / 100 for index, clip in enumerate(clips)})
-    corpus.score("motion", {"c0": 9.0}, version="0")
-    found = describe(corpus.dataset, "motion")
-    assert found.num_clips == 101
-    assert found.values[0.5] == 0.5
-    assert (found.values[0.0], found.values[1.0]) == (0.0, 1.0)
-    below, above = would_refuse(corpus.dataset, "motion", found.version, [0.1, 0.25], [0.9])
-    assert (below, above) == ({0.1: 10, 0.25: 25}, {0.9: 10})
-
-
-def test_a_scorer_without_scores_has_no_quantiles(corpus):
-    assert describe(corpus.dataset, "aesthetic").values == {}
 
 
 def test_doubles_are_not_looked_for_by_default():

@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.sources.config import SourceSettings
 from pipelines.sources.entry import SourceEntry
-from pipelines.sources.sidecar import Caption, caption_of, said_of, tag_caption
+from pipelines.sources.sidecar import Caption, said_of, tag_caption
 
 
 @pytest.fixture
@@ -70,7 +70,8 @@ def test_what_is_no_caption_has_a_reason(said, files, reason):
 
 def test_a_text_that_is_gone_may_be_tried_again(tmp_path):
     entry = SourceEntry("a.mp4", "root", "1", "a.mp4", caption_uri=str(tmp_path / "a.txt"))
-    captions, (refusal,) = caption_of(entry)
+    said = said_of(entry)
+    captions, (refusal,) = said.captions, said.refusals
     assert captions == []
     assert (refusal.reason, refusal.retryable) == ("caption_unreadable", True)
 

@@ -13,7 +13,7 @@ from pipelines.sources.config import SourceSettings
 from pipelines.sources.fetch import fetched
 from pipelines.sources.listing import list_sources
 from pipelines.sources.place import is_denied
-from pipelines.sources.sidecar import caption_of
+from pipelines.sources.sidecar import said_of
 
 SETTINGS = SourceSettings(retry_wait_s=0)
 
@@ -35,7 +35,7 @@ def test_a_prefix_in_rclone_is_listed_and_read(rclone_s3):
         "/a/ü y#1.png": "a/ü y#1.png".encode(),
         "/b.mp4": b"b.mp4",
     }
-    captions = [caption_of(e)[0] for e in list_sources(rclone_s3, SETTINGS)]
+    captions = [said_of(e).captions for e in list_sources(rclone_s3, SETTINGS)]
     assert sorted(c.text for found in captions for c in found) == ["a cat"]
 
 
