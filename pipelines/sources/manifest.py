@@ -143,7 +143,8 @@ def _entry(row: Row | BadRow, number: int, place: str, settings: SourceSettings)
 
 
 def _field(row: Row, column: str) -> str:
-    return str(row.get(column) or "") if column else ""
+    text = str(row.get(column) or "") if column else ""
+    return text.encode(errors="replace").decode()  # JSON may escape half a character
 
 
 def _with_texts(entry: SourceEntry, row: Row, settings: SourceSettings) -> SourceEntry:

@@ -133,12 +133,16 @@ def texts_of(value: object, place: str) -> list[str]:
     """Return the captions in a field: a text, a list of them, or nothing.
 
     Raises:
-        CaptionError: It is something else.
+        CaptionError: It is something else, or cannot be written as UTF-8.
     """
     texts = value if isinstance(value, list) else [] if value is None else [value]
     found = [text.strip() for text in texts if isinstance(text, str)]
     if len(found) < sum(text is not None for text in texts):
         raise CaptionError("caption_no_text", f"{place}: {value!r:.60} is no text")
+    try:
+        "".join(found).encode()
+    except UnicodeEncodeError as fault:  # JSON may escape half a character
+        raise CaptionError("caption_not_utf8", f"{place}: {value!r:.60}") from fault
     return [text for text in found if text]
 
 

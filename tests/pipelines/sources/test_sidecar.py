@@ -59,6 +59,7 @@ def test_a_bad_text_file_leaves_the_json(said):
         ({"json": b"[" * 1000}, "caption_not_json"),
         ({"json": b'{"caption": 5}'}, "caption_no_text"),
         ({"json": b'{"caption": ["a", 5]}'}, "caption_no_text"),
+        ({"json": b'{"caption": "half a \\ud83d"}'}, "caption_not_utf8"),
     ],
 )
 def test_what_is_no_caption_has_a_reason(said, files, reason):
