@@ -37,7 +37,7 @@ _FIELDS: "list[pa.Field[Any]]" = [
     pa.field("media", pa.binary(), nullable=False),
 ]
 _SCHEMA = pa.schema(_FIELDS)
-_LARGEST = (1 << 31) - (1 << 20)
+LARGEST = (1 << 31) - (1 << 20)
 
 
 @dataclass(frozen=True)
@@ -204,9 +204,9 @@ class _OpenShard:
             )
 
     def add(self, clip_id: str, data: bytes) -> None:
-        if len(data) > _LARGEST:
+        if len(data) > LARGEST:
             raise DataError(
-                f"clip {clip_id}: {len(data):,} bytes, a shard takes at most {_LARGEST:,} a clip; "
+                f"clip {clip_id}: {len(data):,} bytes, a shard takes at most {LARGEST:,} a clip; "
                 "cut it shorter, or encode it smaller"
             )
         ends = pa.array([0, len(data)], pa.int32()).buffers()[1]

@@ -6,7 +6,8 @@ again, upright and with its times; so is all that must not stay as it is (HDR, i
 """
 
 import itertools
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,16 +55,18 @@ def cut(
         held = data if isinstance(data, bytes) else data.read_bytes()
         yield CutClip(spans[0], "original", held, source, _box(source, settings))
         return
-    copied = [span for span in spans if _between_keyframes(span, source, settings)]
-    rest = [span for span in spans if span not in set(copied)]
-    copies = remux(data, source, copied, limits)
-    encoded = _transcode(data, source, rest, settings, limits)
+    copied = _between_keyframes(spans, source, settings)
+    copies = remux(data, source, [span for span in spans if span in copied], limits)
+    to_encode: deque[Span] = deque()  # also copies that turn out not to show what they should
+    encoded = _transcode(data, source, iter(to_encode.popleft, None), settings, limits)
     for span in spans:
-        if span not in copied:
-            yield next(encoded)
-            continue
-        clip = _copied(span, next(copies), source, settings, limits)
-        yield clip or next(_transcode(data, source, [span], settings, limits))
+        clip = None
+        if span in copied:
+            clip = _copied(span, next(copies), source, settings, limits)
+        if clip is None:
+            to_encode.append(span)
+            clip = next(encoded)
+        yield clip
 
 
 def _stays(source: Scan, spans: list[Span], settings: CutSettings) -> bool:
@@ -78,10 +81,12 @@ def _may_stay(source: Scan, settings: CutSettings) -> bool:
     return settings.encode == "auto" and not source.header.must_encode
 
 
-def _between_keyframes(span: Span, source: Scan, settings: CutSettings) -> bool:
+def _between_keyframes(spans: list[Span], source: Scan, settings: CutSettings) -> set[Span]:
+    """Return the spans whose packets may be copied."""
     if not _may_stay(source, settings) or source.header.codec not in _REMUXED:
-        return False
-    return {span.start, span.end} <= {*source.keyframes, source.num_frames}
+        return set()
+    edges = {*source.keyframes, source.num_frames}
+    return {span for span in spans if {span.start, span.end} <= edges}
 
 
 def _copied(
@@ -111,11 +116,9 @@ def _encoded(span: Span, data: bytes, source: Scan, limits: Limits) -> CutClip:
 
 
 def _transcode(
-    data: bytes | Path, source: Scan, spans: list[Span], settings: CutSettings, limits: Limits
+    data: bytes | Path, source: Scan, spans: Iterable[Span], settings: CutSettings, limits: Limits
 ) -> Iterator[CutClip]:
-    """Yield spans encoded again, in one pass over the source up to the last one's end."""
-    if not spans:
-        return
+    """Yield ascending spans encoded again, in one pass over the source up to the last one's end."""
     crop = source.bars if settings.crop_bars and source.bars != source.whole else None
     with opened(data, limits) as (container, stream):
         frames = decoded(container, stream)

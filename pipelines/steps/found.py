@@ -2,12 +2,14 @@
 
 import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from infra.stills import Crop, Frames, Header
+from pipelines.sources.sink import scratch_error
 from pipelines.steps.changes import Rows
 
 THUMB_PX = 16
@@ -33,9 +35,16 @@ class EncodedClips:
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_MEMORY_BYTES)  # noqa: SIM115 - lives as long as the clips
 
     def add(self, span: Span, data: bytes) -> None:
-        """Keep a clip."""
-        self._places[span] = (self._file.seek(0, 2), len(data))
-        self._file.write(data)
+        """Keep a clip.
+
+        Raises:
+            ServiceError: The temporary folder is full.
+        """
+        try:
+            self._places[span] = (self._file.seek(0, 2), len(data))
+            self._file.write(data)
+        except OSError as fault:
+            raise scratch_error(Path(tempfile.gettempdir()), fault) from fault
         self.spans.append(span)
 
     def take(self, span: Span) -> bytes:

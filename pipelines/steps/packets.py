@@ -157,7 +157,7 @@ def _result(
     gap = round(float(np.median(gaps))) if len(gaps) else tally.last_duration
     index = {pts: at for at, pts in enumerate(times)}
     thumbs = np.stack(looks.thumbs)
-    skipped = max(0, round((times[0] - (start or times[0])) / max(1, gap)))
+    skipped = max(0, round((times[0] - (times[0] if start is None else start)) / max(1, gap)))
     found = Scan(
         header=header,
         first_pts=times[0],

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from infra.stills import VideoError
+from infra.store import media
 from infra.store.choose import BUCKETS
 from pipelines.ingest_config import IngestSettings
 from pipelines.scores import signals
@@ -151,6 +152,9 @@ def _cut_up(
     found = scan(file.data, settings.accept, settings.cut)  # 1 -> 1: probe, validate, bars
     laid, short = _laid(found, settings)  # 1 -> N: shots, then windows
     for clip in cut(file.data, found, laid, settings.cut, settings.accept.limits()):  # N -> N: crop
+        if len(clip.data) > media.LARGEST:
+            size = f"{len(clip.data):,} bytes, a shard takes at most {media.LARGEST:,} a clip"
+            raise VideoError("clip_too_large", f"{size}; cut it shorter, or encode it smaller")
         row = _row(clip, found, planned.entry.uri, file.source_id, settings.transform_id)
         clip_ids.append(row["clip_id"])
         yield MadeClip(row, clip.data, signals.measured(clip) if work.measure else {})  # N -> N

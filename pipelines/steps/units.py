@@ -32,10 +32,19 @@ class Units:
     num_units: int
 
     def read(self, index: int) -> list[Planned]:
-        """Return the sources of one unit."""
-        files, path = storage.filesystem(storage.join(self.folder.uri, _name(index // _PER_FILE)))
-        with files.open_input_file(path) as file:
-            rows = pa.ipc.open_file(file).get_batch(index % _PER_FILE)
+        """Return the sources of one unit.
+
+        Raises:
+            DataError: It is gone.
+            ServiceError: S3 does not answer, or refuses.
+        """
+        uri = storage.join(self.folder.uri, _name(index // _PER_FILE))
+        files, path = storage.filesystem(uri)
+        try:
+            with files.open_input_file(path) as file:
+                rows = pa.ipc.open_file(file).get_batch(index % _PER_FILE)
+        except (OSError, pa.ArrowException) as fault:
+            raise storage.explain(uri, fault) from fault
         entries = from_rows(rows)
         more = zip(*(rows[name].to_pylist() for name in _MORE), strict=True)
         return [Planned(entry, *values) for entry, values in zip(entries, more, strict=True)]

@@ -10,6 +10,7 @@ import pytest
 from infra.stills import VideoError
 from infra.video import decode, encode_video
 from pipelines.ingest_config import AcceptSettings, CutSettings
+from pipelines.steps import cut as cut_module
 from pipelines.steps import onepass, watch
 from pipelines.steps.cut import cut
 from pipelines.steps.found import Span
@@ -257,3 +258,43 @@ def test_a_source_of_one_window_stays_as_it_is():
     for accept in (FULL, PACKETS):
         _, (clip,) = made(data, CutSettings(), accept)
         assert (clip.mode, clip.data) == ("original", data)
+
+
+def test_copies_that_fail_are_encoded_in_one_pass(monkeypatch):
+    """HEVC's groups of pictures reach into each other, so that hardly a copy shows its frames."""
+    options = {"g": "8", "bf": "3", "x265-params": "open-gop=1:min-keyint=8:scenecut=0"}
+    data = video(moving(48), "mp4", "libx265", fps=8, options=options)
+    passes = []
+    whole = decode(data).frames
+    real = cut_module.opened
+    monkeypatch.setattr(cut_module, "opened", lambda *a, **k: passes.append(1) or real(*a, **k))
+    _, clips = made(data, CutSettings(window_s=1.0))
+    assert sum(clip.mode == "transcode" for clip in clips) > 2
+    assert len(passes) == 1
+    joined = np.concatenate([decode(clip.data).frames for clip in clips])
+    assert np.abs(joined.astype(int) - whole).mean() < 3
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska"])
+def test_frames_before_the_first_keyframe_are_counted_from_time_zero(container):
+    data = headless(video(moving(48), "mp4", fps=12, options=KEYED), container)
+    by_frames, by_packets = (scan(data, accept, CutSettings()) for accept in (FULL, PACKETS))
+    assert by_packets.validated_by == "packets"
+    assert by_frames.num_skipped == by_packets.num_skipped > 0
+    assert by_frames.num_frames == by_packets.num_frames
+
+
+def headless(data, container):
+    """The video without its first keyframe; what follows it starts at time zero."""
+    file = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(file, "w", format=container) as out:
+        stream = source.streams.video[0]
+        target = out.add_stream_from_template(stream)
+        packets = [packet for packet in source.demux(stream) if packet.size][1:]
+        start = min(packet.pts for packet in packets)
+        lead = min(packet.dts for packet in packets)
+        for packet in packets:
+            packet.pts, packet.dts = packet.pts - start, packet.dts - max(start, lead)
+            packet.stream = target
+            out.mux(packet)
+    return file.getvalue()

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from pathlib import Path
 
 import av
 import pytest
@@ -9,10 +10,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from infra import storage
+from infra.store import media
 from infra.video import encode_image, encode_video
 from pipelines.ingest_config import CutSettings, IngestSettings
 from pipelines.sources.config import SourceSettings
 from pipelines.sources.listing import list_sources
+from pipelines.sources.sink import ScratchError
+from pipelines.steps.found import EncodedClips, Span
 from pipelines.steps.known import Known, prefixes
 from pipelines.steps.source import MadeClip, Outcome, Planned, Work, examine, examine_all
 from tests.infra.videos import moving, video
@@ -123,3 +127,18 @@ def test_a_set_of_known_sources_holds_those_and_no_others(size):
     assert all(one in known for one in ids)
     assert "f" * 64 not in known
     assert hashlib.sha256(b"another").hexdigest() not in known
+
+
+def test_a_clip_that_no_shard_takes_is_refused_and_nobody_else(tmp_path, monkeypatch):
+    (tmp_path / "one.mp4").write_bytes(encode_video(moving(), 8))
+    monkeypatch.setattr(media, "LARGEST", 100)
+    clips, outcome = found(tmp_path)
+    assert clips == []
+    assert [one.reason for one in outcome.refusals] == ["clip_too_large"]
+
+
+def test_a_full_temporary_folder_is_no_fault_of_the_source():
+    clips = EncodedClips()
+    clips._file = Path("/dev/full").open("wb", buffering=0)
+    with pytest.raises(ScratchError, match="TMPDIR"):
+        clips.add(Span(0, 0, 1), b"x")
