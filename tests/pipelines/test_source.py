@@ -139,6 +139,7 @@ def test_a_clip_that_no_shard_takes_is_refused_and_nobody_else(tmp_path, monkeyp
 
 def test_a_full_temporary_folder_is_no_fault_of_the_source():
     clips = EncodedClips()
-    clips._file = Path("/dev/full").open("wb", buffering=0)
-    with pytest.raises(ScratchError, match="TMPDIR"):
-        clips.add(Span(0, 0, 1), b"x")
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        clips._file = full
+        with pytest.raises(ScratchError, match="TMPDIR"):
+            clips.add(Span(0, 0, 1), b"x")
