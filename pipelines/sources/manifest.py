@@ -83,6 +83,11 @@ def _opened(
     except FetchError as fault:
         yield refused(entry.uri, entry.partition, fault.reason, fault.message)
         return
+    except ServiceError as fault:
+        if not is_denied(fault):
+            raise
+        yield refused(entry.uri, entry.partition, "no_access", str(fault))
+        return
     if info is None:
         yield entry  # it is told when it is read
         return

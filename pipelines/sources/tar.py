@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from infra.errors import DataError
+from infra.errors import DataError, ServiceError
 from infra.storage import ChangedError, FileInfo
 from pipelines.sources.address import FetchError
 from pipelines.sources.config import SourceSettings
-from pipelines.sources.place import read_part
+from pipelines.sources.place import is_denied, read_part
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def members(info: FileInfo, texts: tuple[str, ...], settings: SourceSettings) ->
         settings: Texts larger than `max_caption_kib` come without content.
 
     Raises:
-        ServiceError: S3 does not answer.
+        ServiceError: S3 does not answer; a tar that it denies is a refusal.
     """
     window = _Window(info, settings)
     try:
@@ -71,6 +71,10 @@ def members(info: FileInfo, texts: tuple[str, ...], settings: SourceSettings) ->
         yield Member("", refusal=f"{reason}: {fault}")
     except DataError as fault:
         yield Member("", refusal=f"unreadable_tar: {fault}")
+    except ServiceError as fault:
+        if not is_denied(fault):
+            raise
+        yield Member("", refusal=f"no_access: {fault}")
 
 
 def _member(header: tarfile.TarInfo, tar_bytes: int) -> Member:

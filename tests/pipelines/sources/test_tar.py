@@ -6,6 +6,8 @@ import random
 import struct
 import tarfile
 
+import botocore.client
+import botocore.exceptions
 import pytest
 import webdataset
 from hypothesis import HealthCheck, given, settings
@@ -294,3 +296,21 @@ def test_numbers_in_base_256_are_read(tar):
     (entry,) = listed(tar(bytes(header) + b"abc".ljust(512, b"\0") + b"\0" * 1024))
     with fetched(entry, SETTINGS) as media:
         assert media.data == b"abc"
+
+
+@pytest.mark.parametrize("operation", ["HeadObject", "GetObject"])
+def test_a_tar_in_s3_that_may_not_be_read_is_refused_and_stops_nothing(s3, monkeypatch, operation):
+    for name in ("closed.tar", "open.tar"):
+        storage.write_bytes(f"{s3}/{name}", tar_of(("a.mp4", b"v")))
+    storage.write_bytes(f"{s3}/l.txt", b"closed.tar\nopen.tar\n")
+    call = botocore.client.BaseClient._make_api_call
+
+    def answered(client, name, request):
+        if name == operation and request["Key"] == "closed.tar":
+            raise botocore.exceptions.ClientError({"Error": {"Code": "AccessDenied"}}, name)
+        return call(client, name, request)
+
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", answered)
+    closed, member = listed(f"{s3}/l.txt")
+    assert (closed.uri, closed.refusal[:11]) == (f"{s3}/closed.tar", "no_access: ")
+    assert member.uri == f"{s3}/open.tar!/a.mp4"
