@@ -214,9 +214,11 @@ def _flicker(thumbs: Grey) -> float:
 def _bar_share(greys: list[npt.NDArray[np.uint8]]) -> float:
     """Return the share of border rows and columns that are black in all pictures.
 
-    A picture that is black as a whole has no border.
+    A picture that is black as a whole has no border. Where a stream changes its size, pictures of
+    the first one's size are compared.
     """
-    bright = np.max(np.stack(greys), axis=0) > _BLACK * 255
+    alike = [grey for grey in greys if grey.shape == greys[0].shape]
+    bright = np.max(np.stack(alike), axis=0) > _BLACK * 255
     rows, columns = bright.mean(axis=1) > 0.02, bright.mean(axis=0) > 0.02
     if not rows.any() or not columns.any():
         return 0.0

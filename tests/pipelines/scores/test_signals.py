@@ -6,7 +6,7 @@ import pytest
 
 from infra.video import encode_image
 from pipelines.ingest_config import AcceptSettings, CutSettings
-from pipelines.scores.signals import measure, over_time
+from pipelines.scores.signals import measure, over_space, over_time
 from pipelines.scores.text_area import text_share
 from pipelines.scores.versions import expected
 from pipelines.steps.scan import scan
@@ -117,6 +117,13 @@ def test_black_borders_are_measured_and_a_black_picture_has_none(height, width):
     share = 1 - (360 - 2 * height) * (640 - 2 * width) / (360 * 640)
     assert scored(still(framed, 5))["bar_share"] == pytest.approx(share, abs=0.02)
     assert scored(still(np.zeros_like(picture), 5))["bar_share"] == 0.0
+
+
+def test_key_frames_of_another_size_are_left_out_of_the_borders():
+    framed = np.zeros_like(FOLIAGE)
+    framed[24:-24] = FOLIAGE[24:-24]
+    found = over_space([framed, FOLIAGE[:, :80], framed])
+    assert found["bar_share"] == over_space([framed])["bar_share"] == pytest.approx(0.5, abs=0.02)
 
 
 def test_words_are_found_and_textures_are_not_taken_for_words():
