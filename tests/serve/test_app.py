@@ -6,6 +6,7 @@ import socket
 import time
 
 import pytest
+import torch
 
 from infra.errors import ConfigError
 from serve import app, weights
@@ -28,7 +29,7 @@ def test_the_default_address_is_loopback():
 
 
 def test_a_gpu_asked_for_and_absent_is_refused_by_its_setting(checkpoints, tmp_path, free_port):
-    if weights.torch.cuda.is_available():
+    if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     settings = ServeSettings(device="cuda", folder=str(tmp_path), port=free_port)
     served = weights.find(
