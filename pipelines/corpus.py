@@ -217,8 +217,11 @@ def _truth_json(truth: Sequence[FileTruth], seed: int) -> bytes:
 
 
 def _progress(num_done: int, num_all: int, seconds: float) -> None:
+    if not num_done:
+        log.info("rendered files=0 of=%d", num_all)
+        return
     rate = num_done / max(seconds, 1e-9)
-    left_s = (num_all - num_done) / max(rate, 1e-9)
+    left_s = (num_all - num_done) / rate
     log.info("rendered files=%d of=%d rate=%.0f/s left_s=%.0f", num_done, num_all, rate, left_s)
 
 
