@@ -1,6 +1,9 @@
 """Measure signal scores that are missing or of an earlier version, from the stored clips.
 
 rescore(dataset, Selection(transform_id=...), clips_per_commit=1000, run_id="2026-11-20")
+
+Of a clip so long that its thumbnails lie too far apart, motion cannot be told. It gets the scores
+`motion_untold` and so on, each 1, of the version that was tried, so no pass decodes it again.
 """
 
 import logging
@@ -17,13 +20,14 @@ from infra.store.selection import Selection
 from infra.video import VideoError
 from pipelines.ingest_config import AcceptSettings
 from pipelines.scores.signals import measure
-from pipelines.scores.versions import VERSIONS, expected
+from pipelines.scores.versions import OF_MOTION, VERSIONS, expected
 from pipelines.scores.work import MEDIA, Pass, Row, run_pass
 from pipelines.steps.scan import scan
 
 log = logging.getLogger(__name__)
 
 KEY = ("clip_id", "scorer", "version")
+_UNTOLD = "_untold"
 
 
 def rescore(dataset: Dataset, scope: Selection, clips_per_commit: int, run_id: str) -> Pass:
@@ -48,14 +52,15 @@ def rescore(dataset: Dataset, scope: Selection, clips_per_commit: int, run_id: s
 def missing_sql(scope: Selection) -> tuple[str, list[object]]:
     """Return a SELECT of where the media of clips lie that lack a score, and its parameters."""
     chosen, values = selected_sql(scope)
-    pairs = ", ".join("(?, ?)" for _ in VERSIONS)
+    done = [*VERSIONS.items(), *((name + _UNTOLD, VERSIONS[name]) for name in OF_MOTION)]
+    pairs = ", ".join("(?, ?)" for _ in done)
     sql = (
         f"SELECT {', '.join(f'c.{name}' for name in MEDIA)} FROM ({chosen}) c LEFT JOIN ("
-        "SELECT clip_id, count(DISTINCT scorer) AS num FROM scores "
+        f"SELECT clip_id, count(DISTINCT replace(scorer, '{_UNTOLD}', '')) AS num FROM scores "
         f"WHERE (scorer, version) IN ({pairs}) GROUP BY clip_id) s ON s.clip_id = c.clip_id "
         "WHERE coalesce(s.num, 0) < CASE c.kind WHEN 'image' THEN ? ELSE ? END ORDER BY c.clip_id"
     )
-    versions = [word for pair in VERSIONS.items() for word in pair]
+    versions = [word for pair in done for word in pair]
     return sql, [*values, *versions, len(expected("image")), len(expected("video"))]
 
 
@@ -65,7 +70,7 @@ def signal_rows(block: pa.Table, run_id: str) -> list[Row]:
         {
             "clip_id": row["clip_id"],
             "scorer": scorer,
-            "version": VERSIONS[scorer],
+            "version": VERSIONS[scorer.removesuffix(_UNTOLD)],
             "value": value,
             "run_id": run_id,
         }
@@ -82,6 +87,8 @@ def _measured(row: Row, root: str) -> Row:
     except (VideoError, DataError) as fault:
         log.warning("clip cannot be measured clip=%s fault=%s", row["clip_id"], fault)
         return {"clip_id": row["clip_id"], "scorers": [""], "scored": [0.0], "error": str(fault)}
+    if row["kind"] != "image":
+        scores |= {name + _UNTOLD: 1.0 for name in OF_MOTION if name not in scores}
     return {
         "clip_id": row["clip_id"],
         "scorers": list(scores),

@@ -5,6 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from infra.errors import ConfigError, DataError
@@ -29,12 +30,13 @@ from pipelines.scores.config import (
 )
 from pipelines.scores.filtering import apply
 from pipelines.scores.model_scores import model_scores
-from pipelines.scores.rescore import missing_sql, rescore
+from pipelines.scores.rescore import KEY, _measured, missing_sql, rescore, signal_rows
 from pipelines.scores.signals import measure
-from pipelines.scores.versions import VERSIONS, expected
+from pipelines.scores.versions import OF_MOTION, VERSIONS, expected
 from pipelines.scores.work import run_pass
 from pipelines.stages.filtering import filter_clips, filtered
 from pipelines.stages.scoring import score
+from pipelines.steps import watch
 from pipelines.steps.found import perceptual_hash
 from pipelines.steps.scan import scan
 from tests.infra.videos import moving, video
@@ -136,6 +138,19 @@ def test_a_clip_that_cannot_be_read_is_counted_and_tried_again(stored):
     done = rescore(dataset, ANY, 100, "run-1")
     assert (done.num_missing, done.num_failed) == (7, 1)
     assert num_missing(dataset) == 1
+
+
+def test_a_clip_too_long_to_tell_motion_is_not_decoded_again(stored, monkeypatch):
+    dataset, _ = stored
+    monkeypatch.setattr(watch, "_MAX_THUMBS", 2)
+    clips = [r for r in dataset.read("clips").to_pylist() if r["clip_id"] in ("slow", "photo")]
+    block = pa.Table.from_pylist([_measured(clip, dataset.root) for clip in clips])
+    dataset.append_new("scores", signal_rows(block, "run-1"), KEY)
+    assert num_missing(dataset) == 4
+    assert [held(dataset, name) for name in OF_MOTION] == [{}] * 3
+    assert held(dataset, "motion_untold") == {"slow": 1.0}
+    lacking = apply(dataset, FilterSettings(min_motion=0.01).bounds(), Selection(), "r").by_reason
+    assert lacking == {"no_motion": 5}
 
 
 def test_thresholds_change_without_any_media(stored):
