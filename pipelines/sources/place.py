@@ -1,5 +1,6 @@
 """Files on this machine, in S3 or on the web: what they are, and parts of them."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -11,12 +12,14 @@ from pipelines.sources.address import FetchError, is_web
 from pipelines.sources.config import SourceSettings
 from pipelines.sources.web import download, head
 
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
 
 def facts_of(uri: str, settings: SourceSettings) -> FileInfo | None:
     """Return size and stamp of a file; None where there is none.
 
     Raises:
-        FetchError: It lies on the web and cannot be asked about.
+        FetchError: It lies on the web or on a disk, and cannot be asked about.
         ServiceError: S3 does not answer.
     """
     if is_web(uri):
@@ -28,11 +31,20 @@ def facts_of(uri: str, settings: SourceSettings) -> FileInfo | None:
 
 
 def local_facts(path: Path) -> FileInfo | None:
-    """Return size and time of a local file; None where there is none."""
+    """Return size and time of a local file; None where there is none.
+
+    Raises:
+        FetchError: The disk does not say whether there is one.
+    """
     try:
         found = path.stat()
-    except (OSError, ValueError):
+    except ValueError:
         return None
+    except OSError as fault:
+        if fault.errno in _ABSENT:
+            return None
+        told = f"{path}: cannot be looked at ({fault.strerror}); check the disk and the rights"
+        raise FetchError("unreadable_file", told) from fault
     if not stat.S_ISREG(found.st_mode):
         return None
     readable = os.access(path, os.R_OK)

@@ -1,8 +1,10 @@
 """Folders, prefixes, globs and single files: which media there is, and what stands beside it."""
 
+import errno
 import os
 import re
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,10 @@ from hypothesis import strategies as st
 from infra import storage
 from infra.errors import ConfigError, DataError
 from infra.storage import FileInfo
+from pipelines.sources.address import FetchError
 from pipelines.sources.config import SourceSettings
+from pipelines.sources.entry import MISSING, UNCHECKED
+from pipelines.sources.fetch import fetched
 from pipelines.sources.folder import _regex, list_folder
 from pipelines.sources.listing import list_sources, source_root
 from pipelines.sources.sidecar import said_of
@@ -251,3 +256,23 @@ def test_no_source_at_all_is_told():
 def test_a_packed_tar_is_refused_with_the_way_out(tmp_path):
     with pytest.raises(ConfigError, match="unpack it"):
         listed(str(tmp_path / "x.tar.gz"))
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_what_a_disk_cannot_say_is_refused_not_missing(tmp_path, monkeypatch, code):
+    put(str(tmp_path), "t.tar", "a.mp4")
+    (tmp_path / "l.txt").write_text(f"t.tar\na.mp4\nnone.mp4\n{'x' * 300}.mp4\n")
+    look = Path.stat
+
+    def stat(path, **more):
+        if path.name in ("t.tar", "a.mp4"):
+            raise OSError(code, "broken", str(path))
+        return look(path, **more)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    tar, media, *gone = listed(f"{tmp_path}/l.txt")
+    assert tar.uri == f"{tmp_path}/t.tar"
+    assert tar.refusal.startswith("unreadable_file: ")
+    assert (media.stamp, [each.stamp for each in gone]) == (UNCHECKED, [MISSING, MISSING])
+    with pytest.raises(FetchError, match="unreadable_file"), fetched(media, SETTINGS):
+        pass
