@@ -46,6 +46,11 @@ def is_web(uri: str) -> bool:
     return uri.lower().startswith(("http://", "https://"))
 
 
+def bare(uri: str) -> str:
+    """Return a web address without its query and fragment; any other as it is."""
+    return re.split(r"[?#]", uri, maxsplit=1)[0] if is_web(uri) else uri
+
+
 def parsed(url: str, settings: HttpSettings) -> Target:
     """Return the parts of a URL that may be asked.
 

@@ -17,8 +17,8 @@ from pipelines.ingest_config import AcceptSettings
 from pipelines.sources.address import FetchError, is_web, parsed
 from pipelines.sources.config import SourceSettings
 from pipelines.sources.entry import UNCHECKED, SourceEntry
-from pipelines.sources.folder import base_of, globbed, is_glob, list_folder, list_tar
-from pipelines.sources.manifest import is_manifest, list_manifest
+from pipelines.sources.folder import TAR, base_of, globbed, is_glob, list_folder, list_tar
+from pipelines.sources.manifest import is_manifest, list_manifest, suffix_of
 from pipelines.sources.place import facts_of, needs
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def _web(url: str, settings: SourceSettings, suffixes: tuple[str, ...]) -> Itera
         parsed(url, settings.http)
         if is_manifest(url):
             yield from list_manifest(url, settings, suffixes)
-        elif url.partition("?")[0].lower().endswith(".tar"):
+        elif suffix_of(url) == TAR:
             info = needs(facts_of(url, settings), url)
             yield from list_tar(info, url.rpartition("/")[0] + "/", settings, suffixes)
         else:

@@ -18,7 +18,7 @@ from typing import Any
 from infra import storage
 from infra.errors import ConfigError, DataError, ServiceError
 from pipelines.sources import partition
-from pipelines.sources.address import FetchError, is_web, parsed
+from pipelines.sources.address import FetchError, bare, is_web, parsed
 from pipelines.sources.ahead import Reader, in_order
 from pipelines.sources.config import SourceSettings
 from pipelines.sources.entry import (
@@ -205,7 +205,7 @@ def _placed(uri: str, place: str, settings: SourceSettings) -> tuple[str, str]:
 
 
 def _inside(uri: str, place: str, settings: SourceSettings) -> tuple[str, str]:
-    folder = place.rpartition("/")[0] + "/"
+    folder = bare(place).rpartition("/")[0] + "/"
     is_remote = is_web(place) or storage.is_s3(place)
     path = uri.removeprefix("file://")
     if storage.is_s3(path):
@@ -273,7 +273,5 @@ def _is_broken(uri: str) -> bool:
 
 def suffix_of(uri: str) -> str:
     """Return the ending of a name in lower case, without a URL's query."""
-    name = uri.rpartition("/")[2]
-    if is_web(uri):
-        name = name.partition("?")[0].partition("#")[0]
+    name = bare(uri).rpartition("/")[2]
     return name.rpartition(".")[2].lower() if "." in name else ""

@@ -131,3 +131,21 @@ def test_a_dead_url_is_not_asked_again_in_the_same_run(web, permitted):
     with pytest.raises(FetchError, match="http_404"), fetched(entry_of(web.url("/x")), settings):
         pass
     assert len(web.asked) == 1
+
+
+def test_a_list_whose_query_or_fragment_has_slashes_is_a_list(web, permitted):
+    web.answers["/d/l.csv?sig=ab/cd.x"] = b"uri\na.mp4\n"
+    settings = SourceSettings(http=permitted)
+    for url in ("/d/l.csv?sig=ab/cd.x", "/d/l.csv?sig=ab/cd.x#e/f"):
+        (entry,) = list_sources(web.url(url), settings)
+        assert (entry.uri, entry.partition) == (web.url("/d/a.mp4"), "root")
+
+
+def test_a_tar_whose_query_has_slashes_is_a_tar(web, permitted):
+    web.answers["/t.tar?sig=ab/cd.x"] = ranged
+    web.answers["/l.txt"] = web.url("/t.tar?sig=ab/cd.x").encode()
+    settings = SourceSettings(http=permitted)
+    for source in ("/t.tar?sig=ab/cd.x", "/l.txt"):
+        found = list(list_sources(web.url(source), settings))
+        assert [each.uri.rpartition("!/")[2] for each in found] == ["a.mp4", "b.mp4"]
+        assert {each.partition for each in found} == {"root"}
