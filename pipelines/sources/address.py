@@ -111,6 +111,8 @@ def is_public(address: str) -> bool:
     """Return whether an IP address lies on the public internet, whichever way it is wrapped."""
     found: Ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
+        if found.is_site_local:
+            return False
         inner = [found.ipv4_mapped, found.sixtofour, *(found.teredo or ())]
         if found in _NAT64 or found in ipaddress.ip_network("::/96"):
             inner.append(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF))
