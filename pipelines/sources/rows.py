@@ -3,6 +3,7 @@
 A row that cannot be read is a `BadRow`; a file that cannot be read is a `DataError`.
 """
 
+import collections
 import csv
 import json
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ Row = dict[str, Any]
 LISTS = ("txt", "lst")
 TABLES = ("parquet", "csv", "tsv", "jsonl", "ndjson")
 
-_BATCH_ROWS = 1024
+_BATCH_ROWS = 256
 _LINE = "{place}: line {number} is longer than {kib} KiB (setting sources.manifest.max_row_kib)"
 
 
@@ -148,11 +149,42 @@ def _parquet(path: Path, place: str, settings: ManifestSettings) -> Rows:
             _check_parquet(file, place, settings)
             number = 0
             for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
-                for row in _plain(batch).to_pylist():
+                for row in _rows(_plain(batch), place, number, settings):
                     number += 1
                     yield number, row
     except (pa.ArrowException, OSError, ValueError, OverflowError) as fault:
         raise DataError(f"{place}: cannot be read as Parquet ({fault})") from fault
+
+
+def _rows(
+    batch: pa.RecordBatch, place: str, before: int, settings: ManifestSettings
+) -> Iterator[Row | BadRow]:
+    """Yield the rows of a batch; those of a large one each for itself, where it is not too long."""
+    limit_bytes = settings.max_row_kib << 10
+    if batch.nbytes <= limit_bytes:
+        yield from batch.to_pylist()
+        return
+    for at in range(len(batch)):
+        row = _unshared(batch.slice(at, 1))
+        if row.nbytes > limit_bytes:
+            message = f"{place}: row {before + at + 1} is longer than {settings.max_row_kib} KiB"
+            yield BadRow("row_too_long", f"{message} (setting sources.manifest.max_row_kib)")
+        else:
+            yield from row.to_pylist()
+
+
+def _unshared(row: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a row with values of its own, where it has its share of those of a whole batch."""
+    columns = [column.cast(_unshared_type(column.type)) for column in row.columns]
+    return pa.RecordBatch.from_arrays(columns, names=row.schema.names)
+
+
+def _unshared_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return _unshared_type(kind.value_type)
+    if kind == pa.string_view():
+        return pa.large_string()
+    return pa.large_binary() if kind == pa.binary_view() else kind
 
 
 def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -199,13 +231,14 @@ def check_columns(names: Sequence[str], place: str, settings: ManifestSettings) 
     missing = [name for name in needed if name and name not in names]
     if missing:
         raise DataError(f"{place}: {_lacking(missing, names)}")
-    twice = sorted({name for name in names if list(names).count(name) > 1})
+    twice = sorted(name for name, num in collections.Counter(names).items() if num > 1)
     if twice:
         raise DataError(f"{place}: columns {twice} are there twice; rename them")
 
 
 def _lacking(missing: Sequence[str], names: Sequence[str]) -> str:
     shown = ", ".join(f"'{name}'" for name in names[:30]) or "none"
+    shown = shown.encode(errors="backslashreplace").decode()  # JSON may escape half a character
     return (
         f"no column {', '.join(repr(name) for name in missing)}; there are {shown}; add it, or "
         "name another (settings sources.manifest.*_column)"
