@@ -4,9 +4,8 @@ Nothing of it stays in memory but one batch and a number per partition.
 """
 
 import hashlib
-import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pipelines.sources.entry import ENTRIES, SourceEntry, to_table
 log = logging.getLogger(__name__)
 
 _BATCH = 8192
+_BATCH_LETTERS = 32 << 20  # of what is said in one batch
 _MOST_PARTITIONS = 100_000
 
 
@@ -68,9 +68,8 @@ def spool(entries: Iterable[SourceEntry], path: Path, source_root: str) -> Listi
     """
     sums: dict[str, _Sums] = {}
     rises, last = True, ""
-    entries = iter(entries)
     with pq.ParquetWriter(path, ENTRIES, compression="zstd") as writer:
-        while batch := list(itertools.islice(entries, _BATCH)):
+        for batch in _batches(entries):
             writer.write_table(to_table(batch))
             for entry in batch:
                 rises, last = rises and entry.uri > last, entry.uri
@@ -80,6 +79,19 @@ def spool(entries: Iterable[SourceEntry], path: Path, source_root: str) -> Listi
     listing = Listing(path, source_root, facts, rises)
     log.info("listed files=%d partitions=%d source=%s", listing.num_files, len(facts), source_root)
     return listing
+
+
+def _batches(entries: Iterable[SourceEntry]) -> Iterator[list[SourceEntry]]:
+    batch: list[SourceEntry] = []
+    letters = 0
+    for entry in entries:
+        batch.append(entry)
+        letters += len(entry.caption) + len(entry.more_captions) + len(entry.metadata)
+        if len(batch) >= _BATCH or letters >= _BATCH_LETTERS:
+            yield batch
+            batch, letters = [], 0
+    if batch:
+        yield batch
 
 
 def _add(sums: _Sums, entry: SourceEntry) -> None:

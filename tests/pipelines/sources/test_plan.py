@@ -232,6 +232,16 @@ def test_a_listing_counts_files_and_bytes_by_partition(tmp_path):
     }
 
 
+def test_long_texts_are_written_in_smaller_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool_module, "_BATCH", 4)
+    monkeypatch.setattr(spool_module, "_BATCH_LETTERS", 100)
+    long = [entry(f"{n}", caption="x" * 30, metadata="y" * 30) for n in range(3)]
+    spool([*long, *(entry(f"{n}") for n in range(3, 8))], tmp_path / "l.parquet", ROOT)
+    with pq.ParquetFile(tmp_path / "l.parquet") as file:
+        sizes = [file.metadata.row_group(at).num_rows for at in range(file.num_row_groups)]
+    assert sizes == [2, 4, 2]
+
+
 def test_too_many_partitions_are_refused_with_the_way_out(tmp_path, monkeypatch):
     monkeypatch.setattr(spool_module, "_MOST_PARTITIONS", 3)
     with pytest.raises(DataError, match="partition_by: shard"):
