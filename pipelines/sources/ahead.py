@@ -11,6 +11,8 @@ from pipelines.sources.entry import SourceEntry
 Reader = Callable[[], Iterator[SourceEntry]]
 
 _MOST_HELD = 8192  # entries of one reader that wait to be taken
+_MOST_LETTERS = 8 << 20  # of what is said in them
+_FULL_S = 0.01  # wait for room for letters
 _END = object()
 
 
@@ -35,6 +37,11 @@ def in_order(parts: Iterable[SourceEntry | Reader], parallel: int) -> Iterator[S
                 each.stopped.set()
 
 
+def num_letters(entry: SourceEntry) -> int:
+    """Return how long the texts are that an entry holds."""
+    return len(entry.caption) + len(entry.more_captions) + len(entry.metadata)
+
+
 def _is_due(waiting: "deque[SourceEntry | _Running]", num_running: int, parallel: int) -> bool:
     first_is_there = isinstance(waiting[0], SourceEntry)
     return first_is_there or num_running >= parallel or len(waiting) > _MOST_HELD
@@ -54,11 +61,13 @@ class _Running:
     def __init__(self, read: Reader, pool: ThreadPoolExecutor) -> None:
         self.stopped = threading.Event()
         self._found: queue.Queue[object] = queue.Queue(_MOST_HELD)
+        self._put_letters = self._taken_letters = 0  # each is written by one thread
         self._done = pool.submit(self._fill, read)
 
     def entries(self) -> Iterator[SourceEntry]:
         """Yield what the reader gives; raises what it raises."""
         while isinstance(found := self._found.get(), SourceEntry):
+            self._taken_letters += num_letters(found)
             yield found
         self._done.result()
 
@@ -67,6 +76,10 @@ class _Running:
             for entry in read():
                 if not self._put(entry):
                     return
+                self._put_letters += num_letters(entry)
+                while self._put_letters - self._taken_letters > _MOST_LETTERS:
+                    if self.stopped.wait(_FULL_S):
+                        return
         finally:
             self._put(_END)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from infra.errors import DataError
+from pipelines.sources.ahead import num_letters
 from pipelines.sources.entry import ENTRIES, SourceEntry, to_table
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def _batches(entries: Iterable[SourceEntry]) -> Iterator[list[SourceEntry]]:
     letters = 0
     for entry in entries:
         batch.append(entry)
-        letters += len(entry.caption) + len(entry.more_captions) + len(entry.metadata)
+        letters += num_letters(entry)
         if len(batch) >= _BATCH or letters >= _BATCH_LETTERS:
             yield batch
             batch, letters = [], 0

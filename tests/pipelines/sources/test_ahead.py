@@ -81,3 +81,19 @@ def test_a_reader_waits_while_its_queue_is_full(monkeypatch):
     time.sleep(0.3)
     assert len(read) < 10
     found.close()
+
+
+def test_a_reader_waits_while_long_texts_are_not_taken(monkeypatch):
+    monkeypatch.setattr(ahead, "_MOST_LETTERS", 1000)
+    read = []
+
+    def long():
+        for n in range(50):
+            read.append(n)
+            yield SourceEntry(str(n), "root", "1", str(n), caption="x" * 300, metadata="y" * 200)
+
+    found = in_order([long, reader("z")], 2)
+    assert next(found).uri == "0"
+    time.sleep(0.3)
+    assert len(read) < 6
+    assert [each.uri for each in found] == [*(str(n) for n in range(1, 50)), "z"]
