@@ -28,6 +28,7 @@ from pipelines.sources.tar import Member, members
 log = logging.getLogger(__name__)
 
 TAR = "tar"
+_MOST_WAITING = 64  # media, and stems with texts, of names within each other: more is hostile
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -114,22 +115,17 @@ def list_tar(
     below = info.uri.removeprefix(prefix)
     name = below.rpartition("/")[2]
     part = partition.of_file(below, info.modified_ns, settings, tar=name)
-    bad: list[SourceEntry] = []
-
-    def usable() -> Iterator[Named]:
-        for member in members(info, TEXTS, settings):
-            if member.refusal:
-                reason, _, message = member.refusal.partition(": ")
-                uri = member_uri(info.uri, member.name) if member.name else info.uri
-                bad.append(refused(uri, part, reason, message))
-            elif not _is_hidden(member.name):
-                yield Named(member.name, member)
-
-    for media, beside in _paired(usable(), suffixes):
-        yield from bad
-        bad.clear()
+    pairing = _Pairing(suffixes)
+    for member in members(info, TEXTS, settings):
+        if member.refusal:
+            reason, _, message = member.refusal.partition(": ")
+            uri = member_uri(info.uri, member.name) if member.name else info.uri
+            yield refused(uri, part, reason, message)
+        elif not _is_hidden(member.name):
+            for media, beside in pairing.add(Named(member.name, member)):
+                yield _member_entry(info, part, media, beside, settings)
+    for media, beside in pairing.rest():
         yield _member_entry(info, part, media, beside, settings)
-    yield from bad
 
 
 def _file_entry(
@@ -208,26 +204,47 @@ def _text(named: Named, settings: SourceSettings) -> bytes:
 def _paired(
     files: Iterable[Named], suffixes: tuple[str, ...]
 ) -> Iterator[tuple[Named, dict[str, Named]]]:
-    """Yield media with the texts of its stem, by ending.
+    """Yield media with the texts of its stem, by ending."""
+    pairing = _Pairing(suffixes)
+    for file in files:
+        yield from pairing.add(file)
+    yield from pairing.rest()
+
+
+class _Pairing:
+    """Media and texts that wait for each other.
 
     Names that share `stem.` stand together in a sorted listing and in a WebDataset tar, so media
-    and texts wait only until a name without their stem comes.
+    and texts wait only until a name without their stem comes, or too many wait.
     """
-    media: list[Named] = []
-    texts: dict[str, dict[str, Named]] = {}
-    for file in files:
-        waiting = [each for each in media if not file.name.startswith(_stem(each.name))]
-        for each in waiting:
-            yield each, texts.get(_stem(each.name), {})
-        media = [each for each in media if file.name.startswith(_stem(each.name))]
-        texts = {stem: found for stem, found in texts.items() if file.name.startswith(stem)}
+
+    def __init__(self, suffixes: tuple[str, ...]) -> None:
+        self._suffixes = suffixes
+        self._media: list[Named] = []
+        self._texts: dict[str, dict[str, Named]] = {}
+
+    def add(self, file: Named) -> list[tuple[Named, dict[str, Named]]]:
+        """Add a name; return the media that waits no longer."""
+        waiting = [each for each in self._media if file.name.startswith(_stem(each.name))]
+        first = max(0, len(waiting) - _MOST_WAITING)
+        ready = [each for each in self._media if not file.name.startswith(_stem(each.name))]
+        done = self._with_texts([*ready, *waiting[:first]])
+        self._media = waiting[first:]
+        texts = {stem: own for stem, own in self._texts.items() if file.name.startswith(stem)}
+        self._texts = dict(list(texts.items())[-_MOST_WAITING:])
         suffix, stem = _suffix(file.name), _stem(file.name)
         if suffix in TEXTS:
-            texts.setdefault(stem, {})[suffix] = file
-        elif suffix in suffixes:
-            media.append(file)
-    for each in media:
-        yield each, texts.get(_stem(each.name), {})
+            self._texts.setdefault(stem, {})[suffix] = file
+        elif suffix in self._suffixes:
+            self._media.append(file)
+        return done
+
+    def rest(self) -> list[tuple[Named, dict[str, Named]]]:
+        """Return the media that waits yet."""
+        return self._with_texts(self._media)
+
+    def _with_texts(self, media: list[Named]) -> list[tuple[Named, dict[str, Named]]]:
+        return [(each, self._texts.get(_stem(each.name), {})) for each in media]
 
 
 def _is_hidden(below: str) -> bool:

@@ -1,6 +1,7 @@
 """Folders, prefixes, globs and single files: which media there is, and what stands beside it."""
 
 import errno
+import functools
 import os
 import re
 import tracemalloc
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from infra import storage
 from infra.errors import ConfigError, DataError
 from infra.storage import FileInfo
+from pipelines.sources import folder
 from pipelines.sources.address import FetchError
 from pipelines.sources.config import SourceSettings
 from pipelines.sources.entry import MISSING, UNCHECKED
@@ -20,6 +22,7 @@ from pipelines.sources.fetch import fetched
 from pipelines.sources.folder import _regex, list_folder
 from pipelines.sources.listing import list_sources, source_root
 from pipelines.sources.sidecar import said_of
+from pipelines.sources.tar import Member
 
 SETTINGS = SourceSettings()
 
@@ -140,6 +143,21 @@ def test_a_long_folder_is_not_held_in_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert num == 20_000
+    assert peak < 1 << 19
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "txt"])
+def test_a_tar_that_repeats_a_name_or_nests_names_is_not_held(monkeypatch, suffix):
+    many = [Member(f"{'a.' * (n % 300)}a.{suffix}", n, 1) for n in range(300)]
+    same = [Member("b.mp4", n, 1) for n in range(4_000)]
+    bad = [Member("c", refusal="bad_member: a link")] * 4_000
+    monkeypatch.setattr(folder, "members", lambda *_: iter([*many, *same, *bad]))
+    tar = functools.partial(folder.list_tar, FileInfo("/r/t.tar", 1, 1), "/r/", SETTINGS, ("mp4",))
+    tracemalloc.start()
+    num = sum(1 for _ in tar())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert num == 8_000 + 300 * (suffix == "mp4")
     assert peak < 1 << 19
 
 
