@@ -160,12 +160,6 @@ def test_a_column_of_the_wrong_type_is_refused(tmp_path):
         listed(path)
 
 
-def test_a_column_that_is_there_twice_is_refused(tmp_path):
-    (tmp_path / "m.csv").write_text("uri,uri\na,b\n")
-    with pytest.raises(DataError, match="there twice"):
-        listed(str(tmp_path / "m.csv"))
-
-
 @pytest.mark.parametrize(
     ("suffix", "text"),
     [

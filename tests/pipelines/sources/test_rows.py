@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from infra.errors import DataError
 from pipelines.sources.config import ManifestSettings, SourceSettings
 from pipelines.sources.entry import to_table
 from pipelines.sources.listing import list_sources
@@ -60,3 +61,9 @@ def test_half_a_character_anywhere_in_a_row_stops_nothing(tmp_path):
     found = listed(tmp_path / "m.jsonl", manifest=columns)
     assert len(to_table(found)) == 5
     assert [bool(each.refusal) for each in found] == [False, True, True, True, True]
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    (tmp_path / "m.csv").write_text("uri,uri\na,b\n")
+    with pytest.raises(DataError, match="there twice"):
+        listed(str(tmp_path / "m.csv"))
